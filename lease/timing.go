@@ -1,0 +1,119 @@
+// Package lease answers one question: who may still act? A node renews its lease with the leader; the leader may give
+// away what a silent node owns only when every copy of that lease has run out, on every layer that enforces it.
+//
+// All of it is arithmetic on durations and on instants of one machine's boot-time clock; instants of two machines are
+// never compared. The loops that send and receive live in package node. DESIGN.md has the proof.
+package lease
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Profile is the one knob from which every timer derives.
+type Profile string
+
+const (
+	Fast Profile = "fast" // quiet LAN
+	LAN  Profile = "lan"  // default
+	WAN  Profile = "wan"  // seconds of jitter
+)
+
+// Profiles in the order they are documented.
+var Profiles = []Profile{Fast, LAN, WAN}
+
+// Timing is a profile with everything derived. Zero values never occur in a Timing made by Derive.
+type Timing struct {
+	Profile     Profile       `json:"profile"`
+	Renew       time.Duration `json:"renew"`        // between two renewals of a node
+	Duration    time.Duration `json:"duration"`     // D: a node may act until t0 + D
+	Drift       time.Duration `json:"drift"`        // how far two clocks may part within one D
+	Margin      time.Duration `json:"margin"`       // scheduling of the release itself
+	KernelSlack time.Duration `json:"kernel_slack"` // how late the kernel may remove an address whose lifetime ended
+	Heartbeat   time.Duration `json:"heartbeat"`    // Raft: a follower without contact for 1-2x this stands for election
+	Election    time.Duration `json:"election"`     // Raft: a candidate without majority retries after 1-2x this
+	LeaderLease time.Duration `json:"leader_lease"` // Raft: a leader without a quorum for this steps down
+	Suspect     time.Duration `json:"suspect"`      // a node silent for this is not chosen as a target
+}
+
+// Overrides replaces derived values; zero keeps the derived one.
+type Overrides struct {
+	Renew, Duration, Drift, Margin, KernelSlack, Heartbeat, Election, LeaderLease, Suspect time.Duration
+}
+
+// kernelSlack is how late Linux may remove an address whose valid_lft has ended: the lifetime check is rounded up to a
+// whole second when that is at most a quarter of a second later (ADDRCONF_TIMER_FUZZ in include/net/addrconf.h).
+const kernelSlack = 250 * time.Millisecond
+
+// Derive returns the timing of a profile with the overrides applied; the error joins every relation that does not hold.
+func Derive(p Profile, o Overrides) (Timing, error) {
+	var t Timing
+	switch p {
+	case Fast:
+		t = Timing{Renew: 100 * time.Millisecond, Duration: 1100 * time.Millisecond, Margin: 50 * time.Millisecond, Heartbeat: 150 * time.Millisecond}
+	case LAN, "":
+		p = LAN
+		t = Timing{Renew: 200 * time.Millisecond, Duration: 1400 * time.Millisecond, Margin: 100 * time.Millisecond, Heartbeat: 250 * time.Millisecond}
+	case WAN:
+		t = Timing{Renew: time.Second, Duration: 8 * time.Second, Margin: 500 * time.Millisecond, Heartbeat: 1500 * time.Millisecond}
+	default:
+		return Timing{}, fmt.Errorf("timing profile %q is unknown: use fast, lan or wan", p)
+	}
+	t.Profile, t.KernelSlack = p, kernelSlack
+	set := func(dst *time.Duration, derived, override time.Duration) {
+		*dst = derived
+		if override != 0 {
+			*dst = override
+		}
+	}
+	set(&t.Renew, t.Renew, o.Renew)
+	set(&t.Duration, t.Duration, o.Duration)
+	set(&t.Margin, t.Margin, o.Margin)
+	set(&t.Heartbeat, t.Heartbeat, o.Heartbeat)
+	set(&t.KernelSlack, t.KernelSlack, o.KernelSlack)
+	set(&t.Drift, t.Duration/200, o.Drift)
+	set(&t.Election, t.Heartbeat, o.Election)
+	set(&t.LeaderLease, t.Heartbeat, o.LeaderLease)
+	set(&t.Suspect, 3*t.Renew, o.Suspect)
+	return t, t.Validate()
+}
+
+// Validate reports every relation between the values that does not hold.
+func (t Timing) Validate() error {
+	var errs []error
+	fault := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	for _, v := range []struct {
+		name string
+		d    time.Duration
+	}{{"renew", t.Renew}, {"duration", t.Duration}, {"drift", t.Drift}, {"margin", t.Margin}, {"heartbeat", t.Heartbeat},
+		{"election", t.Election}, {"leader_lease", t.LeaderLease}, {"suspect", t.Suspect}} {
+		fault(v.d > 0, "%s is %v: it must be positive", v.name, v.d)
+	}
+	fault(t.KernelSlack >= kernelSlack, "kernel_slack %v is below %v, the rounding of the kernel's address lifetime", t.KernelSlack, kernelSlack)
+	fault(t.Renew*3 <= t.Duration, "renew %v x 3 exceeds duration %v: two lost renewals would end the lease", t.Renew, t.Duration)
+	fault(t.Duration > time.Second, "duration %v must exceed 1s: the kernel counts address lifetimes in whole seconds", t.Duration)
+	fault(t.LeaderLease <= t.Heartbeat, "leader_lease %v exceeds heartbeat %v: two leaders could overlap", t.LeaderLease, t.Heartbeat)
+	fault(t.LeaderLossWorst() < t.Duration,
+		"renew %v + 3 x heartbeat %v + election %v = %v reaches duration %v: the loss of a leader would cost every owner its lease",
+		t.Renew, t.Heartbeat, t.Election, t.LeaderLossWorst(), t.Duration)
+	fault(t.Suspect >= 2*t.Renew, "suspect %v is below 2 x renew %v: one lost renewal would disqualify a node", t.Suspect, t.Renew)
+	fault(t.Drift >= t.Duration/1000, "drift %v is below duration/1000: real clocks part faster", t.Drift)
+	return errors.Join(errs...)
+}
+
+// LeaderLossWorst is the longest a node goes without renewal when the leader dies: the renewal just missed, detection, one
+// election round. hashicorp/raft does not restart a follower's timer (1-2x heartbeat) at each contact but asks at its end
+// how old the last one is, so detection takes up to 3x heartbeat.
+func (t Timing) LeaderLossWorst() time.Duration { return t.Renew + 3*t.Heartbeat + t.Election }
+
+// TakeoverWait is the silence after which what a node owns may be given away: the lease itself on the fastest credible
+// clock, then the slowest layer that enforces its end. stopBudget is the longest kill of an exclusive resource of the
+// group, zero when it has none.
+func (t Timing) TakeoverWait(stopBudget time.Duration) time.Duration {
+	return t.Duration + t.Drift + max(t.KernelSlack, stopBudget) + t.Margin
+}
