@@ -1,0 +1,133 @@
+package placement
+
+import "time"
+
+// ResourceState is WSFC's resource state.
+type ResourceState string
+
+const (
+	StateUnknown        ResourceState = "unknown"
+	StateInitializing   ResourceState = "initializing"
+	StateOffline        ResourceState = "offline"
+	StateOnlinePending  ResourceState = "online-pending"
+	StateOnline         ResourceState = "online"
+	StateOfflinePending ResourceState = "offline-pending"
+	StateFailed         ResourceState = "failed"
+)
+
+// View is what the leader knows now; soft, rebuilt on election. Instants are the leader's own boot-time clock.
+type View struct {
+	Self        string              // the leader's name
+	LeaderSince time.Time           // after the barrier; grants of earlier leaders are older than this
+	Nodes       map[string]NodeView // every node that ever spoke to this leader
+	Wall        time.Time           // wall clock, for windows of hours only
+	Withheld    map[string]uint64   // group -> epoch that this leader has decided to take away and grants no more
+}
+
+// NodeView is what one node told the leader.
+type NodeView struct {
+	Confirmed time.Time // when this leader last confirmed a lease renewal; zero: never
+	Report    Report
+}
+
+// Report is what a node says of itself with each renewal.
+type Report struct {
+	Node    string                 `json:"node"`
+	ID      string                 `json:"id"`
+	Version string                 `json:"version"`
+	Applied uint64                 `json:"applied"` // newest Raft index applied there
+	Leaving bool                   `json:"leaving,omitempty"`
+	Groups  map[string]GroupReport `json:"groups,omitempty"`
+
+	// Warnings are sentences for people about settings of this node; no decision depends on them.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Trouble is how a node judges a group it owns (or keeps warm).
+type Trouble string
+
+const (
+	TroubleNone    Trouble = ""
+	TroubleFailing Trouble = "failing"  // a resource failed; restarts are left
+	TroubleGivenUp Trouble = "given-up" // restarts are exhausted, or not wanted
+)
+
+// GroupReport is the part of a Report about one group.
+type GroupReport struct {
+	Holding   bool                      `json:"holding,omitempty"`  // some owner-only resource is not proven offline here
+	Released  uint64                    `json:"released,omitempty"` // newest epoch of which the node holds nothing and will never act again
+	Ready     bool                      `json:"ready,omitempty"`    // every run_on=every-node resource is online and healthy here
+	Trouble   Trouble                   `json:"trouble,omitempty"`
+	Resource  string                    `json:"resource,omitempty"` // the one in trouble
+	Evidence  []string                  `json:"evidence,omitempty"`
+	Blocked   string                    `json:"blocked,omitempty"` // a stop that cannot be proven: a human is needed
+	Resources map[string]ResourceReport `json:"resources,omitempty"`
+}
+
+// ResourceReport is one resource on one node.
+type ResourceReport struct {
+	State   ResourceState `json:"state"`
+	Verdict string        `json:"verdict,omitempty"` // health verdict in words
+	Detail  string        `json:"detail,omitempty"`
+	Since   time.Time     `json:"since,omitzero"` // wall clock of the reporting node, for display only
+}
+
+// Decision is what the leader should do now.
+type Decision struct {
+	Commands []Command
+	Wake     time.Time // decide again no later than this; zero: only on events
+	Notes    []string  // why nothing was done where a reader may expect something, "group: text"
+}
+
+// Local is what a node knows about itself now. Instants are its own boot-time clock.
+type Local struct {
+	Node      string
+	Leaving   bool                                // the agent stops and hands its groups over
+	Leased    map[string]time.Time                // group -> until when this node may act for the epoch in State; absent: may not
+	Resources map[string]map[string]LocalResource // group -> resource
+	Released  map[string]uint64                   // group -> newest epoch this process has promised not to act for
+	Inherited time.Time                           // end of the lease of the process before this one, while this one has none: what runs stays, nothing starts
+}
+
+// LocalResource is what the operating system and the probes say of a resource, plus what the executor is doing.
+type LocalResource struct {
+	State    ResourceState // from the OS and the executor, never from memory alone
+	Healthy  bool          // probes and OS events agree that it serves
+	Ready    bool          // healthy, or no probe says otherwise
+	Verdict  string
+	Detail   string
+	Failure  string      // why State is failed
+	Restarts []time.Time // restarts on this node, newest last
+	FailedAt time.Time   // when it failed last
+	Blocked  string      // its stop or kill cannot be proven
+	Running  bool        // the OS says that something of it runs, or cannot say that nothing does
+	Doing    ActionKind  // action the executor is running, empty: none
+	Wall     time.Time   // wall clock of the last change of State
+}
+
+// ActionKind is what the executor can do to a resource.
+type ActionKind string
+
+const (
+	ActStart ActionKind = "start"
+	ActStop  ActionKind = "stop" // orderly, bounded by pending_timeout, then kill
+	ActKill  ActionKind = "kill" // at once, bounded by the stop budget
+)
+
+// Action is one thing to do now. It can be asked "already done?": its goal is a state the OS can be asked for.
+type Action struct {
+	Kind     ActionKind
+	Group    string
+	Resource string
+	Epoch    uint64
+	Restart  bool // counts as a restart
+	Why      string
+}
+
+// Plan is what a node should do and say now.
+type Plan struct {
+	Actions  []Action
+	Report   Report
+	Released map[string]uint64 // promises: group -> epoch; the caller must keep them in Local.Released from now on
+	Wake     time.Time         // reconcile again no later than this; zero: only on events
+}
