@@ -1,0 +1,280 @@
+package raft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	hraft "github.com/hashicorp/raft"
+
+	"hacluster/internal/wire"
+)
+
+// stream is the library's view of package wire: a server's address is its node name. It keeps account of its connections
+// because the library does not close or join them.
+type stream struct {
+	name    string
+	hello   string // says which incarnation of the cluster this node is of
+	dialer  Dialer
+	ln      net.Listener
+	connect time.Duration // bound on one connection attempt
+
+	mu     sync.Mutex
+	closed bool
+	conns  map[*conn]struct{}
+	open   sync.WaitGroup // accepted connections: each has a goroutine of the library
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+type nodeAddr string
+
+func (a nodeAddr) Network() string { return "node" }
+func (a nodeAddr) String() string  { return string(a) }
+
+func newStream(cfg Config) *stream {
+	s := &stream{name: cfg.Name, hello: cfg.Incarnation + "\n", dialer: cfg.Dialer, ln: cfg.Listener, conns: map[*conn]struct{}{},
+		connect: max(500*time.Millisecond, 2*cfg.Timing.Heartbeat)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+type conn struct {
+	net.Conn
+	done  func()
+	once  sync.Once
+	greet func(net.Conn) error // before the first byte is read; nil: done, or not needed
+}
+
+// Read implements net.Conn. One goroutine reads a connection.
+func (c *conn) Read(b []byte) (int, error) {
+	if greet := c.greet; greet != nil {
+		c.greet = nil
+		if err := greet(c.Conn); err != nil {
+			c.Conn.Close()
+			return 0, err
+		}
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *conn) Close() error {
+	c.once.Do(c.done)
+	return c.Conn.Close()
+}
+
+func (s *stream) track(raw net.Conn, accepted bool) (*conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		raw.Close()
+		return nil, net.ErrClosed
+	}
+	c := &conn{Conn: raw}
+	c.done = func() {
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		if accepted {
+			s.open.Done()
+		}
+	}
+	if accepted {
+		s.open.Add(1)
+	}
+	s.conns[c] = struct{}{}
+	return c, nil
+}
+
+// Dial implements hraft.StreamLayer. The library's timeout is meant for answers; a connection is there much sooner or
+// tried again.
+func (s *stream) Dial(address hraft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, min(timeout, s.connect))
+	defer cancel()
+	raw, err := s.dialer.Dial(ctx, string(address), wire.ALPNRaft)
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	raw.SetDeadline(deadline)
+	err = s.expect(raw)
+	if err == nil {
+		_, err = io.WriteString(raw, s.hello)
+	}
+	if err != nil {
+		raw.Close()
+		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" { // a TLS alert: crypto/tls, conn.go
+			err = fmt.Errorf("%s refuses the certificate of this node (%w): this node was removed, or the cluster went on without it: run `hactl node rejoin` here", address, err)
+		}
+		return nil, err
+	}
+	raw.SetDeadline(time.Time{})
+	return s.track(raw, false)
+}
+
+// greet exchanges the first lines of an accepted connection. The accepting side speaks first: where its TLS refuses the
+// caller, whose handshake is done before that is known, the caller reads why.
+func (s *stream) greet(c net.Conn) error {
+	if _, err := io.WriteString(c, s.hello); err != nil {
+		return err
+	}
+	return s.expect(c)
+}
+
+// expect reads the other side's first line, its incarnation of the cluster. After a forced quorum the same names live on in
+// two histories, which must never be mixed; here that holds whatever certificates say.
+func (s *stream) expect(c net.Conn) error {
+	got := make([]byte, 0, len(s.hello))
+	for b := make([]byte, 1); ; {
+		if _, err := io.ReadFull(c, b); err != nil {
+			return err
+		}
+		if got = append(got, b[0]); b[0] == '\n' || len(got) > maxHello {
+			break
+		}
+	}
+	if string(got) == s.hello {
+		return nil
+	}
+	return errOtherIncarnation
+}
+
+var errOtherIncarnation = errors.New("the two nodes are of different incarnations of the cluster since `hactl quorum force`: run `hactl node rejoin` on the one that was not chosen")
+
+// maxHello bounds the first line, in bytes.
+const maxHello = 128
+
+// Accept implements net.Listener.
+func (s *stream) Accept() (net.Conn, error) {
+	raw, err := s.ln.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.track(raw, true)
+	if err != nil {
+		return nil, err
+	}
+	c.greet = s.greet
+	return c, nil
+}
+
+// Close implements net.Listener.
+func (s *stream) Close() error {
+	s.cancel()
+	return s.ln.Close()
+}
+
+// Addr implements net.Listener: the node's name, which is its Raft address.
+func (s *stream) Addr() net.Addr { return nodeAddr(s.name) }
+
+// closeConns ends every connection, now and to come.
+func (s *stream) closeConns() {
+	s.cancel()
+	s.mu.Lock()
+	s.closed = true
+	var open []*conn
+	for c := range s.conns {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+	for _, c := range open {
+		c.Conn.Close() // not c.Close: the user's goroutine does that when it ends, and wait waits for it
+	}
+}
+
+func (s *stream) wait() { s.open.Wait() }
+
+// transport is the library's, except that replication to a peer that is away is retried here: the library would back off
+// up to 10 s and let a node that has come back wait that long.
+type transport struct {
+	*hraft.NetworkTransport
+	r     *Raft
+	ready chan struct{} // closed when r is complete
+
+	mu       sync.Mutex
+	answered map[hraft.ServerID]time.Time // newest answer of a peer
+	handover time.Time                    // when a transfer of leadership was asked for last
+}
+
+// handoverPatience is how long after a transfer was asked for replication fails as the library expects: it waits for a
+// failure in the middle of a transfer, and without one the next transfer would hang and block all proposals.
+const handoverPatience = 15 * time.Second
+
+func newTransport(r *Raft, logger hclog.Logger) *transport {
+	return &transport{r: r, ready: make(chan struct{}), answered: map[hraft.ServerID]time.Time{}, NetworkTransport: hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
+		Logger:          logger,
+		Stream:          r.stream,
+		MaxPool:         maxConns,
+		MaxRPCsInFlight: 1, // no pipelining: one way to fail less, and batches do the rest for this little traffic
+		Timeout:         rpcTimeout,
+	})}
+}
+
+// AppendEntries implements hraft.Transport. A heartbeat fails at once; a replication lasts until it is answered, or this
+// node no longer leads in its term, or the peer is no longer in the group.
+func (t *transport) AppendEntries(id hraft.ServerID, target hraft.ServerAddress, req *hraft.AppendEntriesRequest, resp *hraft.AppendEntriesResponse) error {
+	<-t.ready
+	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0 // as in the library's transport
+	pause := 10 * time.Millisecond
+	for {
+		err := t.NetworkTransport.AppendEntries(id, target, req, resp)
+		if err == nil {
+			t.mu.Lock()
+			t.answered[id] = time.Now()
+			t.mu.Unlock()
+		}
+		if err == nil && resp.Success && !heartbeat {
+			t.r.hints.stored(id, req)
+		}
+		if err == nil || heartbeat || !t.wanted(id, req.Term) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-t.r.ctx.Done():
+			return errors.Join(err, t.r.Err())
+		}
+		pause = min(2*pause, t.r.cfg.Timing.Heartbeat/2)
+	}
+}
+
+// silence is how long ago a peer answered; a very long time when it never did.
+func (t *transport) silence(id hraft.ServerID) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.answered[id])
+}
+
+func (t *transport) handingOver() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.handover = time.Now()
+}
+
+func (t *transport) wanted(id hraft.ServerID, term uint64) bool {
+	t.mu.Lock()
+	handover := t.handover
+	t.mu.Unlock()
+	hr := t.r.raft
+	if time.Since(handover) < handoverPatience {
+		return false
+	}
+	if hr.State() != hraft.Leader || hr.CurrentTerm() != term {
+		return false
+	}
+	f := hr.GetConfiguration()
+	if f.Error() != nil {
+		return false
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.ID == id {
+			return true
+		}
+	}
+	return false
+}
