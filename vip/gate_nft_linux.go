@@ -1,0 +1,180 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/google/nftables"
+	nfnl "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// nft is the socket to the gate, which is opened when there is none.
+func (m *Manager) nft() (*nftables.Conn, error) {
+	if m.gate.conn == nil {
+		err := m.ns.do(func() (err error) {
+			m.gate.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(s *nfnl.Conn) error {
+				m.gate.sock = s
+				return nil
+			}))
+			return err
+		})
+		if err != nil {
+			m.gate.conn = nil
+			return nil, fmt.Errorf("opening a netlink socket: %w", err)
+		}
+		if m.gate.ends == nil {
+			m.gate.ends = map[netip.Addr]time.Time{}
+		}
+	}
+	if err := m.gate.sock.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+		return nil, errors.Join(err, m.gate.close())
+	}
+	return m.gate.conn, nil
+}
+
+// flush sends what was collected as one transaction: all of it happens or nothing.
+func (m *Manager) flush(c *nftables.Conn) error {
+	err := c.Flush()
+	if err != nil {
+		// Answers may be left in the socket.
+		err = errors.Join(err, m.gate.close())
+	}
+	return err
+}
+
+func (g *gate) close() error {
+	if g.conn == nil {
+		return nil
+	}
+	err := g.conn.CloseLasting()
+	g.conn, g.sock = nil, nil
+	return err
+}
+
+// elements sends one transaction about addresses.
+func (m *Manager) elements(doing string, addrs []netip.Addr, add func(*nftables.Conn, lane, []nftables.SetElement) error) error {
+	m.gate.mu.Lock()
+	defer m.gate.mu.Unlock()
+	c, err := m.nft()
+	if err == nil {
+		err = byLane(addrs, func(l lane, e []nftables.SetElement) error { return add(c, l, e) })
+	}
+	if err == nil {
+		err = m.flush(c)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		err = errors.Join(ErrNoGate, err)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %v: %w", doing, addrs, err)
+	}
+	return nil
+}
+
+// byLane calls add for each lane that some of the addresses belong to: IPv4 has two, for IP and for ARP.
+func byLane(addrs []netip.Addr, add func(lane, []nftables.SetElement) error) error {
+	for _, l := range lanes {
+		var e []nftables.SetElement
+		for _, a := range addrs {
+			if key := plain(a).AsSlice(); uint32(len(key)) == l.managed.KeyType.Bytes {
+				e = append(e, nftables.SetElement{Key: key})
+			}
+		}
+		if len(e) == 0 {
+			continue
+		}
+		if err := add(l, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lasting is the elements with a timeout.
+func lasting(e []nftables.SetElement, d time.Duration) []nftables.SetElement {
+	timed := make([]nftables.SetElement, len(e))
+	for i := range e {
+		timed[i] = nftables.SetElement{Key: e[i].Key, Timeout: d}
+	}
+	return timed
+}
+
+// plain is the address as the kernel's sets have it.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+// list is the elements of a set that are not over, and what they have left (0 in permanent sets).
+func (m *Manager) list(s *nftables.Set) (map[netip.Addr]time.Duration, error) {
+	var elems []nftables.SetElement
+	var err error
+	for range gateTries { // a dump is interrupted when the set changes meanwhile
+		var c *nftables.Conn
+		if c, err = m.nft(); err != nil {
+			return nil, err
+		}
+		// The library hides the error number of the dump, so ask for the set first.
+		if _, err = c.GetSetByName(s.Table, s.Name); err == nil {
+			elems, err = c.GetSetElements(s)
+		}
+		if err == nil {
+			break
+		}
+		err = errors.Join(err, m.gate.close())
+		if errors.Is(err, unix.ENOENT) {
+			return nil, errors.Join(ErrNoGate, err)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing set %s: %w", s.Name, err)
+	}
+	all := map[netip.Addr]time.Duration{}
+	for _, e := range elems {
+		if a, ok := netip.AddrFromSlice(e.Key); ok {
+			all[a] = e.Expires
+		}
+	}
+	return all, nil
+}
+
+// whole is ErrNoGate when a table is missing or has lost rules: without them everything passes.
+func (m *Manager) whole() error {
+	for _, l := range []lane{inet4, arp4} {
+		if _, err := m.list(l.managed); err != nil {
+			return err
+		}
+	}
+	c, err := m.nft()
+	if err != nil {
+		return err
+	}
+	for _, g := range gateChains() {
+		rules, err := c.GetRules(g.chain.Table, g.chain)
+		if err != nil {
+			return errors.Join(err, m.gate.close())
+		}
+		if len(rules) != len(g.rules) {
+			return fmt.Errorf("%w: chain %s has %d rules instead of %d", ErrNoGate, g.chain.Name, len(rules), len(g.rules))
+		}
+	}
+	return nil
+}
+
+// proven is the addresses whose gate is open.
+func (m *Manager) proven() (map[netip.Addr]bool, error) {
+	if _, err := m.list(arp4.managed); err != nil {
+		return nil, err
+	}
+	open := map[netip.Addr]bool{}
+	for _, l := range []lane{inet4, inet6} {
+		proof, err := m.list(l.proof)
+		if err != nil {
+			return nil, err
+		}
+		for a := range proof {
+			open[a] = true
+		}
+	}
+	return open, nil
+}
