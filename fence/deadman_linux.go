@@ -1,0 +1,275 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hacluster/internal/boottime"
+	"hacluster/resources"
+	"hacluster/vip"
+)
+
+const (
+	// frozenAfter is the silence after which an agent counts as frozen. Its act loop speaks at least every two seconds.
+	frozenAfter = 8 * time.Second
+	// agentScore makes the kernel prefer almost everything else when memory runs out (proc_pid_oom_score_adj(5)); the dead
+	// man itself is never chosen.
+	agentScore, ownScore = "-900", "-1000"
+	maxPause             = 5 * time.Second // between two starts of an agent that keeps dying
+	healthyRun           = 10 * time.Second
+)
+
+// DeadMan is the small parent of the agent. It starts it, is told until when the lease lasts, and when that ends takes
+// everything away itself: it has no network, decides nothing, and does not need the agent for it.
+type DeadMan struct {
+	Agent   []string // required: program and arguments of the agent
+	Log     *slog.Logger
+	Ready   func() // optional: the agent serves
+	Alive   func() // optional: the agent's act loop turns
+	Ending  func() // optional: the agent ends because it was asked to
+	Final   []int  // exit codes after which the agent is not started again: no restart mends them
+	Signals <-chan os.Signal
+	// Executor is the program that Execute is called by, left behind when the dead man ends while a lease runs; optional.
+	Executor []string
+	Will     string // file of the agent's lease, for the executor
+
+	mu     sync.Mutex
+	clock  clock
+	kill   []resources.Spec
+	child  *os.Process
+	ending bool
+	timer  int // timerfd on CLOCK_BOOTTIME
+}
+
+// Run keeps an agent running until it ends for good, and returns its exit code. It locks its memory and its place in front
+// of the OOM killer first; where it may not, it says so and goes on.
+func (d *DeadMan) Run(ctx context.Context) (int, error) {
+	d.protect()
+	d.clock = clock{silence: frozenAfter}
+	var err error
+	if d.timer, err = unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC); err != nil {
+		return 1, fmt.Errorf("making a timer: %w", err)
+	}
+	defer unix.Close(d.timer)
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer d.wake() // ends the watch
+	defer cancel()
+	watch.Go(func() { d.watch(ctx) })
+	defer d.bequeath()
+	pause := time.Duration(0)
+	for {
+		begun := time.Now()
+		code, err := d.once(ctx)
+		d.mu.Lock()
+		ending := d.ending
+		d.mu.Unlock()
+		if err != nil {
+			d.Log.Error("the agent cannot be started", "err", err)
+		}
+		if ending || ctx.Err() != nil {
+			return code, nil
+		}
+		for _, final := range d.Final {
+			if err == nil && code == final {
+				return code, nil
+			}
+		}
+		if time.Since(begun) > healthyRun {
+			pause = 0
+		}
+		d.Log.Error("the agent ended by itself; starting it again", "code", code, "pause", pause)
+		select {
+		case <-ctx.Done():
+			return code, nil
+		case <-time.After(pause):
+		case sig := <-d.Signals:
+			d.Log.Info("asked to end while no agent runs", "signal", sig)
+			return code, nil
+		}
+		pause = min(max(2*pause, 50*time.Millisecond), maxPause)
+	}
+}
+
+// protect keeps the dead man able to act when the machine is short of memory. MCL_ONFAULT locks what is used, not the
+// address space that the Go runtime reserves (mlockall(2)).
+func (d *DeadMan) protect() {
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		d.Log.Warn("memory of the dead man cannot be locked", "err", err, "hint", "LimitMEMLOCK=infinity and CAP_IPC_LOCK in the unit")
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(ownScore), 0o644); err != nil {
+		d.Log.Warn("the dead man is not protected from the OOM killer", "err", err)
+	}
+}
+
+// once starts one agent and returns when it has ended.
+func (d *DeadMan) once(ctx context.Context) (int, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 1, fmt.Errorf("making the line to the agent: %w", err)
+	}
+	far := os.NewFile(uintptr(pair[1]), "line")
+	near := pair[0]
+	_ = unix.SetsockoptInt(near, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
+	cmd := exec.Command(d.Agent[0], d.Agent[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{far}
+	cmd.Env = append(os.Environ(), lineVar+"=3")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	now := boottime.Now()
+	d.mu.Lock()
+	d.clock.started(now)
+	d.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		far.Close()
+		unix.Close(near)
+		return 1, err
+	}
+	far.Close()
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte(agentScore), 0o644)
+	d.mu.Lock()
+	d.child = cmd.Process
+	d.mu.Unlock()
+	d.arm()
+	var line sync.WaitGroup
+	line.Go(func() { d.listen(near) })
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case sig := <-d.Signals:
+			_ = cmd.Process.Signal(sig)
+			continue
+		case <-ctx.Done():
+			_ = cmd.Process.Kill()
+			err = <-ended
+		case err = <-ended:
+		}
+		break
+	}
+	line.Wait() // ends with the agent's end of the line: its last word counts
+	unix.Close(near)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 1, err
+	}
+	return cmd.ProcessState.ExitCode(), nil
+}
+
+// listen takes the agent's words until its end of the line closes.
+func (d *DeadMan) listen(fd int) {
+	buf := make([]byte, maxWord+1)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return
+		}
+		w, err := decodeWord(buf[:n])
+		if err != nil {
+			d.Log.Error("a word of the agent is not understood", "err", err)
+			continue
+		}
+		d.hear(w)
+	}
+}
+
+func (d *DeadMan) hear(w word) {
+	d.mu.Lock()
+	d.clock.tell(w, boottime.Now())
+	if w.Kill != nil {
+		d.kill = *w.Kill
+	}
+	d.ending = d.ending || w.Ending
+	d.mu.Unlock()
+	if w.Until != nil {
+		d.arm()
+	}
+	for _, f := range []struct {
+		said bool
+		call func()
+	}{{w.Ready, d.Ready}, {w.Ending, d.Ending}, {true, d.Alive}} {
+		if f.said && f.call != nil {
+			f.call()
+		}
+	}
+}
+
+// arm sets the timer to the next instant that matters.
+func (d *DeadMan) arm() {
+	d.mu.Lock()
+	next := d.clock.next()
+	d.mu.Unlock()
+	d.set(next)
+}
+
+func (d *DeadMan) set(at time.Time) {
+	// The timer counts from the boot, like the instants of package boottime do from its base.
+	left := max(at.Sub(boottime.Now()), time.Nanosecond)
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(left.Nanoseconds())}
+	if err := unix.TimerfdSettime(d.timer, 0, &spec, nil); err != nil {
+		d.Log.Error("setting the dead man's timer", "err", err)
+	}
+}
+
+func (d *DeadMan) wake() { d.set(boottime.Now()) }
+
+// watch is the clock's own goroutine, on a thread of its own: nothing else that the process does can make it wait.
+func (d *DeadMan) watch(ctx context.Context) {
+	runtime.LockOSThread()
+	buf := make([]byte, 8)
+	for ctx.Err() == nil {
+		if _, err := unix.Read(d.timer, buf); err != nil && err != unix.EINTR {
+			d.Log.Error("reading the dead man's timer", "err", err)
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		d.mu.Lock()
+		v := d.clock.due(boottime.Now())
+		child, kill := d.child, d.kill
+		d.mu.Unlock()
+		d.set(v.next)
+		if v.release {
+			d.release(kill)
+		}
+		if v.restart && child != nil {
+			d.Log.Error("the agent is frozen; killing it to start it again")
+			_ = child.Kill()
+		}
+	}
+}
+
+// release drops every address of this node and kills what is exclusive; each whatever becomes of the others.
+func (d *DeadMan) release(kill []resources.Spec) {
+	held, err := vip.Release()
+	var gone []string
+	for _, h := range held {
+		gone = append(gone, h.Address.Addr().String())
+	}
+	if err != nil {
+		d.Log.Error("the lease has ended; removing addresses", "err", err)
+	}
+	if len(gone) > 0 {
+		d.Log.Error("the lease has ended and the agent had not acted: addresses are removed", "addresses", strings.Join(gone, " "))
+	}
+	if len(kill) > 0 {
+		d.Log.Warn("the lease has ended: making sure that nothing exclusive runs on", "resources", len(kill))
+	}
+	KillAll(kill, d.Log)
+}

@@ -1,0 +1,113 @@
+package fence
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hacluster/resources"
+)
+
+// lineVar names the descriptor of the agent's end of the line in its environment.
+const lineVar = "HAD_DEADMAN_FD"
+
+// Line is the agent's end: it tells the dead man until when what is held may live, and learns of the dead man's own death.
+// Nothing it does blocks: a message for which there is no room is dropped, the next one says the same and more.
+type Line struct {
+	fd   int
+	gone chan struct{}
+
+	mu   sync.Mutex
+	kill []resources.Spec
+	told bool // kill has been told
+}
+
+// OpenLine finds the line that a dead man gave to this process; nil without one, when the agent runs alone.
+func OpenLine() (*Line, error) {
+	text := os.Getenv(lineVar)
+	if text == "" {
+		return nil, nil
+	}
+	os.Unsetenv(lineVar) // not for the services we start
+	fd, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%q: %w", lineVar, text, err)
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("line to the dead man: %w", err)
+	}
+	l := &Line{fd: fd, gone: make(chan struct{})}
+	go l.listen()
+	return l, nil
+}
+
+// listen waits for the other end to close, which the kernel does when the dead man dies, however it dies.
+func (l *Line) listen() {
+	defer close(l.gone)
+	for {
+		p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(p, -1); err == unix.EINTR {
+			continue
+		}
+		n, _, err := unix.Recvfrom(l.fd, make([]byte, 16), 0)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return
+		}
+	}
+}
+
+// Gone is closed when the dead man has died.
+func (l *Line) Gone() <-chan struct{} { return l.gone }
+
+func (l *Line) say(w word) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.told && l.kill != nil {
+		w.Kill = &l.kill
+	}
+	text, err := w.encode()
+	if err == nil {
+		err = unix.Send(l.fd, text, unix.MSG_NOSIGNAL)
+	}
+	if err == nil && w.Kill != nil {
+		l.told = true
+	}
+}
+
+// Ready says that the agent serves.
+func (l *Line) Ready() { l.say(word{Ready: true}) }
+
+// Ending says that the agent ends because it was asked to: it is not to be started again.
+func (l *Line) Ending() { l.say(word{Ending: true}) }
+
+// Alive says nothing but that the agent's act loop turns.
+func (l *Line) Alive() { l.say(word{}) }
+
+// Deadline says until when what is held here may live; the zero time: nothing is held.
+func (l *Line) Deadline(until time.Time) {
+	ns := int64(0)
+	if !until.IsZero() {
+		ns = until.UnixNano()
+	}
+	l.say(word{Until: &ns})
+}
+
+// Exclusive names what is to be killed at the deadline.
+func (l *Line) Exclusive(specs []resources.Spec) {
+	l.mu.Lock()
+	l.kill, l.told = slices.Clone(specs), false
+	if l.kill == nil {
+		l.kill = []resources.Spec{}
+	}
+	l.mu.Unlock()
+	l.say(word{})
+}
