@@ -1,0 +1,185 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"hacluster/lease"
+	"hacluster/placement"
+	"hacluster/vip"
+)
+
+// idle is how long the act loop sleeps when nothing is to be expected; a safety net, never the mechanism.
+const idle = 2 * time.Second
+
+// actLoop is what this node does about the groups: gather, decide, act, wait. Level-triggered; an event only wakes it.
+func (n *Node) actLoop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.actWake:
+		case <-timer.C:
+		}
+		next := n.act(ctx)
+		wait := idle
+		if !next.IsZero() {
+			wait = max(0, min(idle, next.Sub(n.clock())))
+		}
+		timer.Reset(wait)
+	}
+}
+
+// act runs one round and returns when the next one is due.
+func (n *Node) act(ctx context.Context) time.Time {
+	st := n.raft.State()
+	if err := st.Check(); err != nil {
+		n.giveUp(err)
+		return time.Time{}
+	}
+	if n.askVIPs.Swap(false) {
+		n.slots.askAddresses()
+	}
+	if c, ok := n.slots.configure(st); ok {
+		n.follow(c.Timing)
+		specs := n.slots.exclusive()
+		n.exclusive.Store(&specs)
+		n.deadMan.Exclusive(specs)
+	}
+	n.deadMan.Alive()
+	resources, wake := n.slots.local(st, n.name)
+	local := placement.Local{Node: n.name, Leaving: n.leaving.Load(), Leased: n.renewer.leased(st), Resources: resources, Released: n.released,
+		Inherited: n.renewer.inheritedUntil()}
+	plan := placement.Reconcile(st.Policy, st, local, n.clock())
+	for _, group := range slices.Sorted(maps.Keys(plan.Released)) {
+		if n.slots.retiringIn(group) {
+			r := plan.Report.Groups[group]
+			r.Released, r.Holding = n.released[group], true
+			plan.Report.Groups[group] = r
+			continue
+		}
+		n.released[group] = plan.Released[group]
+		n.log.Info("released", "group", group, "epoch", plan.Released[group])
+	}
+	n.bequeath(local, plan) // before anything starts
+	for _, a := range plan.Actions {
+		n.slots.perform(a)
+	}
+	n.putBack(st, local)
+	wake = earliest(wake, n.arm(local))
+	plan.Report.Version, plan.Report.Warnings = n.version, n.slots.warnings()
+	n.renewer.say(plan.Report)
+	n.progress.Store(n.clock().UnixNano())
+	return earliest(plan.Wake, wake)
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// bequeath tells the dead man until when what is held here, or is about to be started, may live.
+func (n *Node) bequeath(local placement.Local, plan placement.Plan) {
+	holding := map[string]bool{}
+	for group, r := range plan.Report.Groups {
+		holding[group] = r.Holding
+	}
+	for _, a := range plan.Actions {
+		if a.Kind == placement.ActStart && n.slots.onOwner(a) {
+			holding[a.Group] = true
+		}
+	}
+	var until time.Time
+	held := false
+	for group := range holding {
+		if !holding[group] {
+			continue
+		}
+		held = true
+		if end, ok := local.Leased[group]; ok && (until.IsZero() || end.Before(until)) {
+			until = end
+		}
+	}
+	switch {
+	case !held && !local.Inherited.After(n.clock()): // nothing here, and nothing of the process before
+		until = time.Time{}
+	case until.IsZero():
+		return // held without a lease: the deadline that was told last stands
+	}
+	if !until.Equal(n.deadline) {
+		n.deadline = until
+		n.deadMan.Deadline(until)
+	}
+}
+
+// rearmGain is the least that another arming must add to the lifetime of the addresses to be worth the system calls.
+const rearmGain = 50 * time.Millisecond
+
+// arm renews the lifetime of every address that is online here under a lease, all in one batch, and returns when it is
+// worth while again. The kernel counts whole seconds and the remaining time is rounded down, so a lease of 1.4s that is
+// armed at its begin covers one second; armed again one second before its end it covers all of it.
+func (n *Node) arm(local placement.Local) time.Time {
+	var specs []vip.Spec
+	var until time.Time
+	held := n.slots.addresses()
+	for _, k := range slices.SortedFunc(maps.Keys(held), key.compare) {
+		end, ok := local.Leased[k.group]
+		if !ok {
+			continue
+		}
+		if until.IsZero() || end.Before(until) {
+			until = end
+		}
+		specs = append(specs, held[k].spec)
+		held[k].adopt()
+	}
+	now := n.clock()
+	life := lease.KernelLifetime(now, until)
+	if len(specs) == 0 || life == 0 {
+		return time.Time{} // too late for this grant: the addresses live on by the one before, the next one arms them
+	}
+	if now.Add(life).Sub(n.kernelEnd) >= rearmGain {
+		n.kernelEnd = now.Add(life)
+		if err := n.vips.RenewBy(specs, until); err != nil {
+			if !errors.Is(err, vip.ErrGone) && !errors.Is(err, vip.ErrLifetime) {
+				n.log.Error("renewing the lifetime of addresses", "err", err)
+			}
+			n.slots.askAddresses()
+		}
+	}
+	if last := until.Add(-life - rearmGain/2); last.After(now) {
+		return last
+	}
+	return time.Time{}
+}
+
+// putBack says who took an address away, when it was not us. Reconcile starts it again by itself.
+func (n *Node) putBack(st placement.State, local placement.Local) {
+	for k, a := range n.slots.all() {
+		gs := st.Groups[k.group]
+		lr := local.Resources[k.group][k.resource]
+		_, leased := local.Leased[k.group]
+		if gone := a.vanished(lr.State, leased && gs.Owner == n.name && gs.Phase == placement.PhaseOwned); gone {
+			n.log.Warn("a floating address was removed behind our back; putting it back", "vip", a.spec.Address, "group", k.group,
+				"usually", vip.Explain(vip.RemovedBy(os.DirFS("/"), a.spec.Interface)))
+		}
+	}
+}
+
+// giveUp is the end of an agent whose state broke an invariant: it holds nothing any more and stops.
+func (n *Node) giveUp(err error) {
+	n.log.Error("an invariant of the replicated state is broken; giving up all addresses and stopping", "err", err)
+	if _, err := n.vips.Sweep(func(netip.Prefix) bool { return false }); err != nil {
+		n.log.Error("removing addresses", "err", err)
+	}
+	n.fail(err)
+}

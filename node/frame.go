@@ -1,0 +1,66 @@
+package node
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"hacluster/lease"
+	"hacluster/placement"
+)
+
+// maxFrame bounds one message between agents, in bytes.
+const maxFrame = 4 << 20
+
+// message is one frame on a lease connection: a question or, with the same ID, its answer. One of the bodies is set.
+type message struct {
+	ID      uint64       `json:"id"`
+	Renew   *renewal     `json:"renew,omitempty"`    // node to leader
+	Grant   *lease.Grant `json:"grant,omitempty"`    // its answer
+	AskTerm bool         `json:"ask_term,omitempty"` // leader to voter
+	Term    uint64       `json:"term,omitempty"`     // its answer: the voter's Raft term at the time of answering
+	Refused string       `json:"refused,omitempty"`  // why there is no other answer
+}
+
+// renewal asks for a lease and says how the node is.
+type renewal struct {
+	Seq    uint64           `json:"seq"`
+	Boot   string           `json:"boot"` // random, one per process: orders reports of one process by Seq
+	Report placement.Report `json:"report"`
+}
+
+func writeFrame(w io.Writer, m message) error {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encoding message: %w", err)
+	}
+	if len(body) > maxFrame {
+		return fmt.Errorf("message of %d bytes exceeds %d", len(body), maxFrame)
+	}
+	frame := make([]byte, 4, 4+len(body))
+	binary.BigEndian.PutUint32(frame, uint32(len(body)))
+	_, err = w.Write(append(frame, body...))
+	return err
+}
+
+func readFrame(r *bufio.Reader) (message, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return message{}, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n == 0 || n > maxFrame {
+		return message{}, fmt.Errorf("frame of %d bytes: peer speaks another protocol", n)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return message{}, err
+	}
+	var m message
+	if err := json.Unmarshal(body, &m); err != nil {
+		return message{}, fmt.Errorf("decoding frame: %w", err)
+	}
+	return m, nil
+}

@@ -1,0 +1,457 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"hacluster/lease"
+	"hacluster/placement"
+)
+
+const (
+	proposeTimeout = 5 * time.Second
+	barrierTimeout = 10 * time.Second
+	transferPause  = 10 * time.Second // between two attempts to hand leadership to a node that owns nothing
+	promoteAfter   = 500 * time.Millisecond
+	maxVoters      = 7
+	catchUp        = 64 // entries a node may lack and still be promoted
+)
+
+var (
+	errNotLeader = errors.New("this node does not lead")
+	errNotOwner  = errors.New("this node no longer owns the group")
+	errReplaced  = errors.New("this agent has been replaced by another on the same node")
+	errDeposed   = errors.New("a quorum does not confirm that this node still leads")
+)
+
+// leader is this node's half of leading; it sleeps while another node leads. What it knows is soft and begins anew with
+// each term.
+type leader struct {
+	n    *Node
+	wake chan struct{}
+	asks chan chan error // renewals that wait for a verification
+
+	proposing sync.RWMutex // read-locked while a proposal is under way
+
+	slow   map[string]int // voters that let the last round wait; only verifyLoop uses it
+	asking sync.WaitGroup // questions under way
+
+	mu       sync.Mutex
+	term     uint64        // of the ledger
+	ledger   *lease.Ledger // nil: not leading, or before the barrier
+	reports  map[string]reported
+	notes    []string
+	moved    time.Time       // last attempt to hand leadership away
+	settling time.Time       // since when no lease of a former timing should be left
+	former   map[string]bool // boots of processes that were replaced in this term
+	seen     map[string]time.Time
+}
+
+// reported is the newest report of a node.
+type reported struct {
+	boot   string
+	seq    uint64
+	report placement.Report
+}
+
+func newLeader(n *Node) *leader {
+	return &leader{n: n, wake: make(chan struct{}, 1), asks: make(chan chan error), slow: map[string]int{}}
+}
+
+func (l *leader) kick() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// loop leads whenever Raft says so. Leadership is asked, not remembered: a notice may be lost, a term may be regained.
+func (l *leader) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		changed := l.n.raft.Leadership() // before asking, so that nothing is missed
+		wait := idle
+		if l.leading(ctx) {
+			if next := l.decide(ctx); !next.IsZero() {
+				wait = max(0, min(idle, next.Sub(l.n.clock())))
+			}
+			if l.care(ctx) {
+				wait = min(wait, promoteAfter)
+			}
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+		case <-changed:
+		case <-timer.C:
+		}
+	}
+}
+
+// leading makes sure that there is a ledger for the present term, made after its barrier; false when not leading.
+func (l *leader) leading(ctx context.Context) bool {
+	term := l.n.raft.Term()
+	if !l.n.raft.IsLeader() {
+		l.mu.Lock()
+		if l.ledger != nil {
+			l.n.log.Info("no longer leading", "term", l.term)
+		}
+		l.ledger, l.reports, l.seen = nil, nil, nil
+		l.mu.Unlock()
+		return false
+	}
+	l.mu.Lock()
+	current := l.ledger != nil && l.term == term
+	l.mu.Unlock()
+	if current {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
+	defer cancel()
+	if err := l.n.raft.Barrier(ctx); err != nil {
+		l.n.log.Warn("leading: waiting for the barrier", "term", term, "err", err)
+		return false
+	}
+	if l.n.raft.Term() != term || !l.n.raft.IsLeader() {
+		return false
+	}
+	l.mu.Lock()
+	l.term, l.ledger, l.reports, l.seen, l.former = term, lease.NewLedger(l.n.clock()), map[string]reported{}, map[string]time.Time{}, map[string]bool{}
+	l.mu.Unlock()
+	l.n.log.Info("leading", "term", term)
+	l.n.renewer.kick()
+	return true
+}
+
+// renew answers one renewal: it takes the report, has a quorum confirm that this node still leads, and grants.
+func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Grant, error) {
+	if err := l.take(node, m); err != nil {
+		return nil, err
+	}
+	if err := l.verify(ctx); err != nil {
+		return nil, err
+	}
+	// Followers may know of a commit before this node has applied it. A grant must not list what has been given up by such an
+	// entry: it waits for every proposal that is under way.
+	l.proposing.Lock()
+	defer l.proposing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger == nil || l.term != l.n.raft.Term() {
+		return nil, errNotLeader
+	}
+	st := l.n.raft.State()
+	if _, member := st.Nodes[node]; !member {
+		return nil, fmt.Errorf("node %s is not a member", node)
+	}
+	owned := map[string]uint64{}
+	for group, gs := range st.Groups {
+		if gs.Owner == node {
+			owned[group] = gs.Epoch
+		}
+	}
+	first := l.ledger.Confirmed(node).IsZero()
+	held := l.ledger.Confirm(node, owned, l.n.clock())
+	if first {
+		l.kick()
+	}
+	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: l.n.timing().Duration}, nil
+}
+
+// take keeps a report unless it is older than the one kept.
+func (l *leader) take(node string, m renewal) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger == nil {
+		return errNotLeader
+	}
+	old, ok := l.reports[node]
+	if ok && old.boot == m.Boot && m.Seq <= old.seq {
+		return nil
+	}
+	if ok && old.boot != m.Boot {
+		// What a process that has been replaced said last may come late. Its promises do not bind its successor.
+		if l.former[m.Boot] {
+			return errReplaced
+		}
+		l.former[old.boot] = true
+	}
+	m.Report.Node = node
+	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, report: m.Report}
+	if l.seen[node].IsZero() {
+		l.seen[node] = l.n.clock()
+	}
+	if !ok || !sameReport(old.report, m.Report) {
+		l.kick()
+	}
+	return nil
+}
+
+// sameReport says that nothing changed that a decision could depend on.
+func sameReport(a, b placement.Report) bool {
+	a.Applied = b.Applied
+	return reflect.DeepEqual(a, b)
+}
+
+// verify waits for a verification round that begins after now.
+func (l *leader) verify(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case l.asks <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// termAnswer is one voter's word in a verification round.
+type termAnswer struct {
+	voter string
+	ok    bool
+}
+
+// verifyLoop runs one round at a time for all who asked before it began.
+func (l *leader) verifyLoop(ctx context.Context) {
+	defer l.asking.Wait()
+	for {
+		var waiting []chan error
+		select {
+		case <-ctx.Done():
+			return
+		case done := <-l.asks:
+			waiting = append(waiting, done)
+		}
+		for more := true; more; {
+			select {
+			case done := <-l.asks:
+				waiting = append(waiting, done)
+			default:
+				more = false
+			}
+		}
+		err := l.round(ctx)
+		for _, done := range waiting {
+			done <- err
+		}
+	}
+}
+
+// round asks every voter for its Raft term. A quorum that answers with ours, after the question, has not voted for a later
+// leader before that: any later leader was elected after every renewal that this round serves was sent.
+//
+// hashicorp/raft's VerifyLeader is not used: it also counts answers to heartbeats that were sent before the call.
+func (l *leader) round(ctx context.Context) error {
+	l.mu.Lock()
+	term, leading := l.term, l.ledger != nil
+	l.mu.Unlock()
+	if !leading || !l.n.raft.IsLeader() || l.n.raft.Term() != term {
+		return errNotLeader
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.n.timing().Renew)
+	defer cancel()
+	servers, err := l.n.raft.Servers()
+	if err != nil {
+		return err
+	}
+	var others []string
+	agree := 0
+	for _, s := range servers {
+		switch {
+		case !s.Voter:
+		case s.Name == l.n.name:
+			agree++
+		default:
+			others = append(others, s.Name)
+		}
+	}
+	quorum := (len(others)+agree)/2 + 1
+	// As few as a quorum needs are asked at first, those that answered last time; the rest when one of them is slow.
+	slices.SortStableFunc(others, func(a, b string) int { return cmp.Compare(l.slow[a], l.slow[b]) })
+	answers := make(chan termAnswer, len(others))
+	asked, left := 0, 0
+	ask := func(n int) {
+		for ; asked < min(n, len(others)); asked++ {
+			voter := others[asked]
+			left++
+			l.asking.Go(func() {
+				a, err := l.n.links.to(voter).call(ctx, message{AskTerm: true})
+				answers <- termAnswer{voter, err == nil && a.Term == term}
+			})
+		}
+	}
+	patience := time.NewTimer(l.n.timing().Renew / 8)
+	defer patience.Stop()
+	for ask(quorum - agree); agree < quorum; {
+		if left == 0 && asked == len(others) {
+			return errDeposed
+		}
+		select {
+		case a := <-answers:
+			left--
+			l.slow[a.voter] = 1
+			if a.ok {
+				agree++
+				l.slow[a.voter] = 0
+			} else {
+				ask(len(others))
+			}
+		case <-patience.C:
+			for _, voter := range others[:asked] {
+				l.slow[voter]++
+			}
+			ask(len(others))
+		case <-ctx.Done():
+			return errDeposed
+		}
+	}
+	if l.n.raft.Term() != term {
+		return errNotLeader
+	}
+	return nil
+}
+
+// view is what the leader knows now. The caller holds mu.
+func (l *leader) view() placement.View {
+	v := placement.View{Self: l.n.name, LeaderSince: l.ledger.Since(), Wall: time.Now(), Withheld: l.ledger.Withheld(), Nodes: map[string]placement.NodeView{}}
+	for node, r := range l.reports {
+		v.Nodes[node] = placement.NodeView{Confirmed: l.ledger.Confirmed(node), Report: r.report}
+	}
+	return v
+}
+
+// decide runs the pure core once and proposes what it says.
+func (l *leader) decide(ctx context.Context) time.Time {
+	l.mu.Lock()
+	if l.ledger == nil {
+		l.mu.Unlock()
+		return time.Time{}
+	}
+	st, term := l.n.raft.State(), l.term
+	d := placement.Decide(st.Policy, st, l.view(), l.n.clock())
+	for _, c := range d.Commands {
+		if c.Kind == placement.CmdTakeover {
+			l.ledger.Withhold(c.Group, c.Epoch)
+		}
+	}
+	l.notes = d.Notes
+	l.mu.Unlock()
+	for _, c := range d.Commands {
+		c.Term = term
+		if _, err := l.propose(ctx, c); err != nil {
+			l.n.log.Warn("proposing", "command", c.Kind, "group", c.Group, "err", err)
+			return l.n.clock().Add(l.n.timing().Renew)
+		}
+	}
+	if len(d.Commands) > 0 {
+		l.kick() // look again at what became of it
+	}
+	return d.Wake
+}
+
+// propose commits one command and logs what it decided.
+func (l *leader) propose(ctx context.Context, c placement.Command) (placement.Result, error) {
+	// Who asked may go away; what became of the proposal must be known all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), proposeTimeout)
+	defer cancel()
+	l.proposing.RLock()
+	res, err := l.n.raft.Propose(ctx, c)
+	if err != nil { // it may still be committed: no grant before a barrier has shown what became of it
+		l.mu.Lock()
+		l.ledger = nil
+		l.mu.Unlock()
+		l.kick()
+	}
+	l.proposing.RUnlock()
+	switch {
+	case err != nil:
+	case res.Applied:
+		l.n.log.Info("decided", "command", c.Kind, "group", c.Group, "node", c.Node, "epoch", c.Epoch, "reason", c.Reason.Text)
+	default:
+		l.n.log.Info("not applied", "command", c.Kind, "group", c.Group, "node", c.Node, "epoch", c.Epoch, "why", res.Why)
+	}
+	return res, err
+}
+
+// heard waits, on a node that was just elected, until it has heard of every member, or could have: before that it would
+// call healthy nodes down and refuse to move a group to them. It returns at once on any other node.
+func (l *leader) heard(ctx context.Context) {
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for l.n.raft.IsLeader() && !l.hasHeard() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.n.ctx.Done():
+			return
+		case <-look.C:
+		}
+	}
+}
+
+func (l *leader) hasHeard() bool {
+	st := l.n.raft.State()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger == nil {
+		return false
+	}
+	if l.n.clock().Sub(l.ledger.Since()) > l.n.timing().Suspect {
+		return true
+	}
+	for name := range st.Nodes {
+		if l.ledger.Confirmed(name).IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
+// leaseLeft is how long a node may at most still act by a lease of this or an earlier leader.
+func (l *leader) leaseLeft(node string, st placement.State) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wait := st.Floor
+	for _, g := range st.Policy.Groups {
+		wait = max(wait, g.TakeoverWait)
+	}
+	if l.ledger == nil {
+		return wait
+	}
+	last := l.ledger.Since()
+	if at := l.ledger.Confirmed(node); at.After(last) {
+		last = at
+	}
+	return max(0, wait-l.n.clock().Sub(last))
+}
+
+// alive says which nodes renewed lately, and how long ago each did.
+func (l *leader) alive() (map[string]time.Duration, map[string]placement.Report, []string, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger == nil {
+		return nil, nil, nil, false
+	}
+	since, reports := map[string]time.Duration{}, map[string]placement.Report{}
+	for node, r := range l.reports {
+		reports[node] = r.report
+		if at := l.ledger.Confirmed(node); !at.IsZero() {
+			since[node] = l.n.clock().Sub(at)
+		}
+	}
+	return since, maps.Clone(reports), slices.Clone(l.notes), true
+}

@@ -1,0 +1,259 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"sync"
+	"time"
+
+	"hacluster/fence"
+	"hacluster/lease"
+	"hacluster/placement"
+)
+
+// maxRenewals bounds the renewals under way at once.
+const maxRenewals = 8
+
+// renewer keeps this node's lease: it tells the leader how the node is and is told until when the node may act. A change
+// of the report is sent at once, not at the next renewal.
+type renewer struct {
+	n    *Node
+	boot string // random, one per process
+
+	wake   chan struct{} // send now
+	slots  chan struct{} // bounds the renewals under way
+	flight sync.WaitGroup
+
+	mu      sync.Mutex
+	holder  lease.Holder
+	report  placement.Report
+	granted chan struct{} // closed and replaced at each grant
+	lastErr string
+	will    *fence.Will // tells the next process until when this one's lease lasts
+	legacy  time.Time   // what the process before this one left; zero once this one has a lease
+}
+
+func newRenewer(n *Node) *renewer {
+	boot := make([]byte, 8)
+	rand.Read(boot)
+	will, legacy := fence.OpenWill(fence.WillPath(n.cfg.Socket), n.clock(), n.timing().Duration)
+	return &renewer{n: n, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), slots: make(chan struct{}, maxRenewals),
+		holder: lease.Holder{Duration: n.timing().Duration}, granted: make(chan struct{})}
+}
+
+// say notes what to tell the leader; a change is sent at once.
+func (r *renewer) say(report placement.Report) {
+	r.mu.Lock()
+	old := r.report
+	r.report = report
+	r.mu.Unlock()
+	if !sameReport(old, report) {
+		r.kick()
+	}
+}
+
+func (r *renewer) kick() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// loop renews until ctx ends.
+func (r *renewer) loop(ctx context.Context) {
+	defer r.flight.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		changed := r.n.raft.Leadership() // before asking, so that a new leader is never missed
+		wait := r.n.timing().Renew
+		if !r.send(ctx) {
+			wait /= 4
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-changed:
+		case <-timer.C:
+		}
+	}
+}
+
+// send starts one renewal; false when there is no leader to send it to.
+func (r *renewer) send(ctx context.Context) bool {
+	leader := r.n.raft.Leader()
+	if leader == "" {
+		return false
+	}
+	select {
+	case r.slots <- struct{}{}:
+	default:
+		return true // enough under way; the next one will say everything
+	}
+	r.mu.Lock()
+	seq := r.holder.Send(r.n.clock()) // t0, before the first byte leaves
+	m := renewal{Seq: seq, Boot: r.boot, Report: r.report}
+	r.mu.Unlock()
+	r.flight.Go(func() {
+		defer func() { <-r.slots }()
+		r.renew(ctx, leader, m)
+	})
+	return true
+}
+
+func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
+	var grant *lease.Grant
+	var err error
+	limit := 2 * r.n.timing().Renew
+	if leader == r.n.name {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		grant, err = r.n.leader.renew(ctx, r.n.name, m)
+	} else {
+		var a message
+		if a, err = r.n.links.call(ctx, leader, message{Renew: &m}, limit); err == nil {
+			grant = a.Grant
+		}
+	}
+	if err != nil || grant == nil {
+		r.failed(leader, err)
+		return
+	}
+	r.mu.Lock()
+	confirmed := r.holder.Confirm(*grant, r.n.clock())
+	if confirmed {
+		r.legacy = time.Time{}
+		r.will.Leave(r.holder.Until())
+		close(r.granted)
+		r.granted = make(chan struct{})
+		r.lastErr = ""
+	}
+	r.mu.Unlock()
+	if confirmed {
+		r.n.wakeAct()
+	}
+}
+
+// failed logs the first of a row of equal faults.
+func (r *renewer) failed(leader string, err error) {
+	text := "no answer"
+	if err != nil {
+		text = err.Error()
+	}
+	r.mu.Lock()
+	news := r.lastErr != text
+	r.lastErr = text
+	r.mu.Unlock()
+	if news && r.n.ctx.Err() == nil {
+		r.n.log.Warn("renewing the lease", "leader", leader, "err", text)
+	}
+	if r.n.ctx.Err() == nil {
+		time.AfterFunc(r.n.timing().Renew/4, r.kick)
+	}
+}
+
+// leased is until when this node may act, for each group whose epoch its lease covers.
+func (r *renewer) leased(st placement.State) map[string]time.Time {
+	out := map[string]time.Time{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for group, gs := range st.Groups {
+		if gs.Owner != r.n.name {
+			continue
+		}
+		if until, ok := r.holder.UntilFor(group, gs.Epoch, gs.AssignIndex, st.Index); ok {
+			out[group] = until
+		}
+	}
+	return out
+}
+
+// until implements leaseSource.
+func (r *renewer) until(group string) (time.Time, bool) {
+	st := r.n.raft.State()
+	gs := st.Groups[group]
+	if gs.Owner != r.n.name || gs.Phase != placement.PhaseOwned {
+		return time.Time{}, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.holder.UntilFor(group, gs.Epoch, gs.AssignIndex, st.Index)
+}
+
+// fresh implements leaseSource: it renews and waits for the answer.
+func (r *renewer) fresh(ctx context.Context, group string) (time.Time, error) {
+	for {
+		r.mu.Lock()
+		granted := r.granted
+		r.mu.Unlock()
+		r.kick()
+		select {
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		case <-granted:
+		}
+		if until, ok := r.until(group); ok {
+			return until, nil
+		}
+		if st := r.n.raft.State(); st.Groups[group].Owner != r.n.name || st.Groups[group].Phase != placement.PhaseOwned {
+			return time.Time{}, errNotOwner
+		}
+	}
+}
+
+// proven implements leaseSource: nobody of this cluster can hold the address, because its last owner said so or its
+// lease has run out. At the first placement, and after a node was removed by force, somebody might.
+func (r *renewer) proven(group string) bool {
+	st := r.n.raft.State()
+	gs := st.Groups[group]
+	if _, revoked := st.Revoked[st.Nodes[gs.LastOwner].ID]; revoked {
+		return false // by a forced quorum: only the administrator's word says that it is gone
+	}
+	switch gs.Why.Rule {
+	case placement.RuleStart, placement.RuleNode, placement.RuleConfig:
+		return gs.LastOwner == r.n.name
+	case placement.RuleFailover:
+		return len(gs.GivenUp) == 0 // else what failed ran on the owner only: the address itself, perhaps because it is taken
+	default:
+		return true
+	}
+}
+
+// inheritedUntil is when the lease of the process before this one ends, while this one has none of its own.
+func (r *renewer) inheritedUntil() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.legacy
+}
+
+// caughtUp says that a state applied up to that index can tell what this node owns, and
+// gives a channel that is closed at the next grant.
+func (r *renewer) caughtUp(applied uint64) (bool, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.holder.CaughtUp(applied), r.granted
+}
+
+// remaining is what is left of the lease, zero when there is none.
+func (r *renewer) remaining() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(0, r.holder.Until().Sub(r.n.clock()))
+}
+
+// current is the newest report.
+func (r *renewer) current() placement.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.report
+}
+
+// retime takes up another lease duration, for leases that are granted from now on and for the one in force.
+func (r *renewer) retime(t lease.Timing) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.holder.Duration = t.Duration
+}

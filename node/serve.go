@@ -1,0 +1,77 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"hacluster/internal/wire"
+)
+
+// maxServed bounds the questions of one peer that are answered at the same time.
+const maxServed = 32
+
+// serveLeases answers the lease connections of other agents until the listener is closed.
+func (n *Node) serveLeases(ctx context.Context, ln net.Listener) {
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		conns.Go(func() { n.serveLease(ctx, conn) })
+	}
+}
+
+// serveLease answers the frames of one peer. The peer's name comes from its certificate, never from what it says.
+func (n *Node) serveLease(ctx context.Context, conn net.Conn) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+	peer, ok := wire.PeerOf(conn)
+	if !ok {
+		return
+	}
+	var out sync.Mutex
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	slots := make(chan struct{}, maxServed)
+	r := bufio.NewReader(conn)
+	for {
+		m, err := readFrame(r)
+		if err != nil {
+			return
+		}
+		slots <- struct{}{}
+		answers.Go(func() {
+			defer func() { <-slots }()
+			a := n.answer(ctx, peer.Name, m)
+			a.ID = m.ID
+			out.Lock()
+			defer out.Unlock()
+			conn.SetWriteDeadline(time.Now().Add(n.timing().Duration))
+			if writeFrame(conn, a) != nil {
+				conn.Close()
+			}
+		})
+	}
+}
+
+func (n *Node) answer(ctx context.Context, peer string, m message) message {
+	switch {
+	case m.AskTerm:
+		return message{Term: n.raft.Term()}
+	case m.Renew != nil:
+		ctx, cancel := context.WithTimeout(ctx, 2*n.timing().Renew)
+		defer cancel()
+		grant, err := n.leader.renew(ctx, peer, *m.Renew)
+		if err != nil {
+			return message{Refused: err.Error()}
+		}
+		return message{Grant: grant}
+	}
+	return message{Refused: "this agent does not know the question: upgrade it"}
+}
