@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"hacluster/api"
+	"hacluster/lease"
+)
+
+// timingVerb is `hactl timing`.
+type timingVerb struct {
+	*env
+	Profile string // empty: what the cluster uses
+	Load    api.Load
+}
+
+func timingCommand(e *env) *cli.Command {
+	return &cli.Command{Name: "timing", Usage: "the times derived from the profile, and the outage after each fault",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "profile", Usage: "fast, lan or wan; no agent is asked (default: what the cluster uses)"},
+			&cli.DurationFlag{Name: "start", Usage: "cold standby: how long your service takes to start"},
+			&cli.DurationFlag{Name: "stop", Usage: "cold standby: how long it takes to stop"},
+			&cli.DurationFlag{Name: "stop-budget", Usage: "exclusive services: bound on their kill"},
+			&cli.DurationFlag{Name: "interval", Usage: "of the probe that sees a hang", Value: time.Second},
+			&cli.DurationFlag{Name: "probe-timeout", Usage: "of that probe", Value: time.Second},
+			&cli.IntFlag{Name: "fall", Usage: "failures in a row that condemn", Value: 3},
+		},
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			return (&timingVerb{env: e, Profile: c.String("profile"), Load: api.Load{Start: c.Duration("start"), Stop: c.Duration("stop"),
+				StopBudget: c.Duration("stop-budget"), Interval: c.Duration("interval"), Timeout: c.Duration("probe-timeout"), Fall: c.Int("fall")}}).run(c.Context)
+		}}
+}
+
+func (v *timingVerb) run(ctx context.Context) error {
+	t, err := v.timing(ctx)
+	if err != nil {
+		return err
+	}
+	r := api.TimingReport{Timing: t, TakeoverWait: t.TakeoverWait(v.Load.StopBudget), Outages: api.Outages(t, v.Load)}
+	if v.JSON {
+		return v.printJSON(r)
+	}
+	v.printf("%s  %s\n\n", v.paint(bold, "Timing profile"), t.Profile)
+	values := table{head: []string{"VALUE", "TIME", "MEANING"}}
+	for _, x := range []struct {
+		name string
+		d    time.Duration
+		what string
+	}{
+		{"renew", t.Renew, "between two renewals of a node's lease"},
+		{"duration", t.Duration, "a node may act this long after it asked"},
+		{"drift", t.Drift, "how far two clocks may part in that time"},
+		{"kernel_slack", t.KernelSlack, "how late the kernel may remove an address"},
+		{"margin", t.Margin, "for the release itself"},
+		{"suspect", t.Suspect, "silence after which a node is not chosen"},
+		{"heartbeat", t.Heartbeat, "Raft: a follower stands for election after 1-2x"},
+		{"election", t.Election, "Raft: a candidate tries again after 1-2x"},
+		{"leader_lease", t.LeaderLease, "Raft: a leader without quorum steps down"},
+		{"takeover_wait", r.TakeoverWait, "silence after which a group is given away"},
+	} {
+		values.add(x.name, x.d.String(), x.what)
+	}
+	v.render(values)
+	v.printf("\n%s: duration %v + drift %v + max(kernel_slack %v,\n  stop budget %v) + margin %v = %v\n\n", v.paint(bold, "takeover_wait"),
+		t.Duration, t.Drift, t.KernelSlack, v.Load.StopBudget, t.Margin, r.TakeoverWait)
+	out := table{head: []string{"FAULT", "BEST", "TYPICAL", "WORST", "MADE OF"}, shrink: []string{"MADE OF"}}
+	for _, o := range r.Outages {
+		out.add(o.Fault, exact(o.Best), exact(o.Typical), exact(o.Worst), "")
+	}
+	v.render(out)
+	v.printf("\n")
+	for _, o := range r.Outages {
+		v.printf("%-13s  %s\n", o.Fault, wrap(o.How, 15, 15))
+	}
+	standby := "hot standby"
+	if v.Load.Start > 0 {
+		standby = "cold standby that starts in " + v.Load.Start.String()
+	}
+	v.printf("\n%s\n", wrap("Outages as clients see them, for a "+standby+" on a quiet LAN. Estimates but for the lease: no node "+
+		"acts for a silent one before takeover_wait.", 0, 0))
+	return nil
+}
+
+// timing is the cluster's, or that of a profile.
+func (v *timingVerb) timing(ctx context.Context) (lease.Timing, error) {
+	if v.Profile != "" {
+		t, err := lease.Derive(lease.Profile(v.Profile), lease.Overrides{})
+		if err != nil {
+			return t, usagef("use --profile fast, lan or wan", "%v", err)
+		}
+		return t, nil
+	}
+	c, err := v.connect()
+	if err != nil {
+		return lease.Timing{}, err
+	}
+	ctx, cancel := v.bounded(ctx, defaultTimeout)
+	defer cancel()
+	r, err := c.Timing(ctx)
+	return r.Timing, err
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"hacluster/vip"
+)
+
+// releaseVerb is `had release`: it needs nothing but the kernel, so it works whatever state the agent or its disk is in.
+type releaseVerb struct {
+	unlessRestarting bool
+}
+
+func (v *releaseVerb) command() *cli.Command {
+	return &cli.Command{Name: "release", Usage: "remove every floating address of this node, at once and with no other state",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "unless-restarting", Destination: &v.unlessRestarting,
+			Usage: "do nothing while systemd is about to start had again: its lease covers a restart"}},
+		Action: func(c *cli.Context) error {
+			if v.unlessRestarting {
+				ctx, cancel := context.WithTimeout(c.Context, 2*time.Second)
+				defer cancel()
+				if restarting(ctx) {
+					return nil
+				}
+			}
+			held, err := vip.Release()
+			for _, h := range held {
+				fmt.Fprintf(c.App.Writer, "removed %s from %s\n", h.Address, h.Interface)
+			}
+			return err
+		}}
+}
