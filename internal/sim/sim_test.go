@@ -1,0 +1,151 @@
+package sim
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	seeds    = flag.Int("sim.n", 2000, "seeds to run")
+	firstOne = flag.Uint64("sim.seed", 0, "first seed; with -sim.n=1 it is run with its trace")
+	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, pause, timing")
+	traceLen = flag.Int("sim.trace", 120, "newest events to print of a seed that fails")
+	weakOne  = flag.String("sim.weak", "", "weaken the code on purpose")
+)
+
+// sweep runs seeds on all processors until one fails or all are run.
+func sweep(o Options, first uint64, n int) (total Stats, bad uint64, err error) {
+	var mu sync.Mutex
+	var next atomic.Uint64
+	var found atomic.Bool
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !found.Load() {
+				i := next.Add(1) - 1
+				if i >= uint64(n) {
+					return
+				}
+				o := o
+				o.Seed = first + i
+				s, _, e := Run(o)
+				mu.Lock()
+				total.add(s)
+				if e != nil && (err == nil || o.Seed < bad) {
+					bad, err = o.Seed, e
+					found.Store(true)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return total, bad, err
+}
+
+func (s *Stats) add(o Stats) {
+	s.Simulated += o.Simulated
+	s.Events += o.Events
+	s.Applied += o.Applied
+	s.Takeovers += o.Takeovers
+	s.Moves += o.Moves
+	s.Kills += o.Kills
+	s.Freezes += o.Freezes
+	s.Cuts += o.Cuts
+	s.Powers += o.Powers
+	s.Elected += o.Elected
+}
+
+func report(t *testing.T, seed uint64, err error) {
+	t.Helper()
+	_, trace, again := Run(Options{Seed: seed, Weak: Weak(*weakOne), Storm: Storm(*stormOne), Trace: *traceLen})
+	t.Fatalf("seed %d: %v\n%s\nagain: %v\nrepeat with: go test ./internal/sim -run TestSeeds -sim.n=1 -sim.seed=%d", seed, err, trace, again, seed)
+}
+
+// TestSeeds checks S1, S2, S3, the invariants and L1 over many random clusters.
+func TestSeeds(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	start := time.Now()
+	total, bad, err := sweep(Options{Weak: Weak(*weakOne), Storm: Storm(*stormOne)}, *firstOne, *seeds)
+	if err != nil {
+		report(t, bad, err)
+	}
+	t.Logf("%d seeds, %.0f s of cluster time in %s: %+v", *seeds, total.Simulated.Seconds(), time.Since(start).Round(time.Millisecond), total)
+	if *seeds >= 100 && *stormOne == "" && (total.Takeovers < *seeds/2 || total.Moves < *seeds || total.Kills == 0 || total.Freezes == 0 || total.Cuts == 0 || total.Powers == 0) {
+		t.Errorf("too little happened for the guarantees to mean anything: %+v", total)
+	}
+}
+
+// TestKnownSeeds runs the seeds that found something once.
+func TestKnownSeeds(t *testing.T) {
+	f, err := os.Open("testdata/seeds.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		seed, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Run(Options{Seed: seed}); err != nil {
+			report(t, seed, err)
+		}
+	}
+}
+
+// TestSameSeedSameRun makes a seed worth printing.
+func TestSameSeedSameRun(t *testing.T) {
+	for seed := range uint64(5) {
+		a, traceA, errA := Run(Options{Seed: seed, Trace: 1000})
+		b, traceB, errB := Run(Options{Seed: seed, Trace: 1000})
+		if a != b || traceA != traceB || fmt.Sprint(errA) != fmt.Sprint(errB) {
+			t.Errorf("seed %d ran differently the second time:\n%+v %v\n%+v %v", seed, a, errA, b, errB)
+		}
+	}
+}
+
+// TestWeakenedCodeIsCaught breaks each safeguard on purpose: the simulator must be able to fail, and does.
+func TestWeakenedCodeIsCaught(t *testing.T) {
+	for _, c := range []struct {
+		weak  Weak
+		storm Storm
+	}{
+		{WeakWait, NoStorm},
+		{WeakGrants, NoStorm},
+		{WeakWithhold, StormMoves},
+		{WeakT0, StormMute},
+		{WeakKernel, NoStorm},
+		{WeakReleased, NoStorm},
+		{WeakVerify, StormPause},
+		{WeakGate, StormMoves},
+		{WeakSince, NoStorm},
+		{WeakFloor, StormTiming},
+	} {
+		t.Run(strings.ReplaceAll(string(c.weak), " ", "-"), func(t *testing.T) {
+			start := time.Now()
+			_, bad, err := sweep(Options{Weak: c.weak, Storm: c.storm}, 0, 3000)
+			if err == nil {
+				t.Fatalf("nothing was found in 3000 seeds: the safeguard is not needed, or the simulator is blind")
+			}
+			if !strings.HasPrefix(err.Error(), "S") {
+				t.Errorf("found something else than two owners: %v", err)
+			}
+			t.Logf("seed %d, after %s: %v", bad, time.Since(start).Round(time.Millisecond), err)
+		})
+	}
+}
