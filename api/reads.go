@@ -22,7 +22,7 @@ func (s *Server) load(r *http.Request) (Status, error) {
 		st.Groups = []GroupStatus{}
 	}
 	if st.Timing == (lease.Timing{}) {
-		if st.Timing, err = lease.Derive(st.Profile, lease.Overrides{}); err != nil {
+		if st.Timing, err = lease.Derive(st.Profile, lease.Address, lease.Overrides{}); err != nil {
 			return Status{}, fmt.Errorf("deriving the timing of the cluster: %w", err)
 		}
 	}

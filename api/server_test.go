@@ -306,7 +306,7 @@ func TestAStatusWithoutTimingGetsThatOfItsProfile(t *testing.T) {
 	w.Update(func(s *api.Status) { s.Timing, s.Profile = lease.Timing{}, lease.WAN })
 	c, _ := serve(t, w, api.Options{})
 	r, err := c.Timing(bounded(t))
-	want, _ := lease.Derive(lease.WAN, lease.Overrides{})
+	want, _ := lease.Derive(lease.WAN, lease.Address, lease.Overrides{})
 	if err != nil || r.Timing != want {
 		t.Fatalf("got %+v, %v", r.Timing, err)
 	}
@@ -404,7 +404,7 @@ func TestWhatGoesWrongBetweenClientAndAgentIsTold(t *testing.T) {
 
 func TestOutagesAreOrderedAndHoldTheLease(t *testing.T) {
 	for _, p := range lease.Profiles {
-		timing, err := lease.Derive(p, lease.Overrides{})
+		timing, err := lease.Derive(p, lease.Address, lease.Overrides{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +423,7 @@ func TestOutagesAreOrderedAndHoldTheLease(t *testing.T) {
 		}
 	}
 	// What issue 2 demands of the default profile.
-	timing, _ := lease.Derive(lease.LAN, lease.Overrides{})
+	timing, _ := lease.Derive(lease.LAN, lease.Address, lease.Overrides{})
 	for i, limit := range map[int]time.Duration{0: 2 * time.Second, 2: 150 * time.Millisecond, 4: 100 * time.Millisecond} {
 		if o := api.Outages(timing, api.Load{})[i]; o.Typical > limit {
 			t.Errorf("%+v is over %v", o, limit)

@@ -96,7 +96,7 @@ func parseTiming(t *table) lease.Timing {
 		Heartbeat: get("heartbeat"), Election: get("election"), LeaderLease: get("leader_lease"), Suspect: get("suspect"),
 	}
 	o.done()
-	timing, err := lease.Derive(profile, overrides)
+	timing, err := lease.Derive(profile, lease.Address, overrides)
 	if err == nil || len(t.doc.faults) > before {
 		return timing // sums over values that are themselves wrong would only confuse
 	}

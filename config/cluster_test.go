@@ -55,7 +55,7 @@ interval = "300ms"
 name = "vip"
 type = "address"
 address = "10.0.0.5/24"`)
-	lan, err := lease.Derive(lease.LAN, lease.Overrides{})
+	lan, err := lease.Derive(lease.LAN, lease.Address, lease.Overrides{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,8 +6,10 @@
 package lease
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -23,9 +25,22 @@ const (
 // Profiles in the order they are documented.
 var Profiles = []Profile{Fast, LAN, WAN}
 
+// Layer is how the kernel ends what a node holds when all of its user space is dead or frozen. One layer counts for the
+// whole cluster, because the leader counts for every node what the slowest one needs.
+type Layer string
+
+const (
+	Address Layer = "address" // the address carries a lifetime; the kernel counts it in whole seconds
+	Gate    Layer = "gate"    // nf_tables drops what is for or from the address once a timeout has passed; milliseconds
+)
+
+// Layers in the order they are documented.
+var Layers = []Layer{Address, Gate}
+
 // Timing is a profile with everything derived. Zero values never occur in a Timing made by Derive.
 type Timing struct {
 	Profile     Profile       `json:"profile"`
+	Layer       Layer         `json:"kernel_lease"` // what enforces the end when nothing else does
 	Renew       time.Duration `json:"renew"`        // between two renewals of a node
 	Duration    time.Duration `json:"duration"`     // D: a node may act until t0 + D
 	Drift       time.Duration `json:"drift"`        // how far two clocks may part within one D
@@ -46,21 +61,57 @@ type Overrides struct {
 // whole second when that is at most a quarter of a second later (ADDRCONF_TIMER_FUZZ in include/net/addrconf.h).
 const kernelSlack = 250 * time.Millisecond
 
-// Derive returns the timing of a profile with the overrides applied; the error joins every relation that does not hold.
-func Derive(p Profile, o Overrides) (Timing, error) {
+// gateSlack is how late the gate may close: it counts in ticks of the kernel's clock, at most 10 ms each, and package vip
+// arms it so that it never ends after the lease.
+const gateSlack = 10 * time.Millisecond
+
+// gateEarly is how long before the end of the lease the gate may close, or can no longer be renewed (vip/DESIGN.md,
+// "tickets"): a renewal that comes in this last part comes too late.
+const gateEarly = 45 * time.Millisecond
+
+// slack is the least that the kernel must be given to end what it enforces.
+func (l Layer) slack() time.Duration {
+	if l == Gate {
+		return gateSlack
+	}
+	return kernelSlack
+}
+
+// early is how long before the end of a lease it is of no use any more.
+func (l Layer) early() time.Duration {
+	if l == Gate {
+		return gateEarly
+	}
+	return 0
+}
+
+// Derive returns the timing of a profile, on the layer that the cluster has, with the overrides applied; the error joins
+// every relation that does not hold. An empty profile is LAN, an empty layer Address.
+func Derive(p Profile, l Layer, o Overrides) (Timing, error) {
+	p, l = cmp.Or(p, LAN), cmp.Or(l, Address)
+	if !slices.Contains(Layers, l) {
+		return Timing{}, fmt.Errorf("kernel lease %q is unknown: use address or gate", l)
+	}
+	ms := func(renew, duration, margin, heartbeat time.Duration) Timing {
+		return Timing{Profile: p, Layer: l, Renew: renew * time.Millisecond, Duration: duration * time.Millisecond, Margin: margin * time.Millisecond,
+			Heartbeat: heartbeat * time.Millisecond}
+	}
 	var t Timing
-	switch p {
-	case Fast:
-		t = Timing{Renew: 100 * time.Millisecond, Duration: 1100 * time.Millisecond, Margin: 50 * time.Millisecond, Heartbeat: 150 * time.Millisecond}
-	case LAN, "":
-		p = LAN
-		t = Timing{Renew: 200 * time.Millisecond, Duration: 1400 * time.Millisecond, Margin: 100 * time.Millisecond, Heartbeat: 250 * time.Millisecond}
-	case WAN:
-		t = Timing{Renew: time.Second, Duration: 8 * time.Second, Margin: 500 * time.Millisecond, Heartbeat: 1500 * time.Millisecond}
+	switch {
+	case p == Fast && l == Gate:
+		t = ms(50, 400, 25, 60)
+	case p == Fast:
+		t = ms(100, 1100, 50, 150)
+	case p == LAN && l == Gate:
+		t = ms(100, 900, 50, 150)
+	case p == LAN:
+		t = ms(200, 1400, 100, 250)
+	case p == WAN:
+		t = ms(1000, 8000, 500, 1500)
 	default:
 		return Timing{}, fmt.Errorf("timing profile %q is unknown: use fast, lan or wan", p)
 	}
-	t.Profile, t.KernelSlack = p, kernelSlack
+	t.KernelSlack = l.slack()
 	set := func(dst *time.Duration, derived, override time.Duration) {
 		*dst = derived
 		if override != 0 {
@@ -94,13 +145,16 @@ func (t Timing) Validate() error {
 		{"election", t.Election}, {"leader_lease", t.LeaderLease}, {"suspect", t.Suspect}} {
 		fault(v.d > 0, "%s is %v: it must be positive", v.name, v.d)
 	}
-	fault(t.KernelSlack >= kernelSlack, "kernel_slack %v is below %v, the rounding of the kernel's address lifetime", t.KernelSlack, kernelSlack)
+	fault(slices.Contains(Layers, t.Layer), "kernel_lease %q is unknown: use address or gate", t.Layer)
+	fault(t.KernelSlack >= t.Layer.slack(), "kernel_slack %v is below %v, the rounding of the kernel's own clock for kernel_lease %s",
+		t.KernelSlack, t.Layer.slack(), t.Layer)
 	fault(t.Renew*3 <= t.Duration, "renew %v x 3 exceeds duration %v: two lost renewals would end the lease", t.Renew, t.Duration)
-	fault(t.Duration > time.Second, "duration %v must exceed 1s: the kernel counts address lifetimes in whole seconds", t.Duration)
+	fault(t.Layer == Gate || t.Duration > time.Second,
+		"duration %v must exceed 1s with kernel_lease address: the kernel counts address lifetimes in whole seconds", t.Duration)
 	fault(t.LeaderLease <= t.Heartbeat, "leader_lease %v exceeds heartbeat %v: two leaders could overlap", t.LeaderLease, t.Heartbeat)
-	fault(t.LeaderLossWorst() < t.Duration,
-		"renew %v + 3 x heartbeat %v + election %v = %v reaches duration %v: the loss of a leader would cost every owner its lease",
-		t.Renew, t.Heartbeat, t.Election, t.LeaderLossWorst(), t.Duration)
+	fault(t.LeaderLossWorst() < t.Duration-t.Layer.early(),
+		"renew %v + 3 x heartbeat %v + election %v = %v reaches duration %v less %v: the loss of a leader would cost every owner its lease",
+		t.Renew, t.Heartbeat, t.Election, t.LeaderLossWorst(), t.Duration, t.Layer.early())
 	fault(t.Suspect >= 2*t.Renew, "suspect %v is below 2 x renew %v: one lost renewal would disqualify a node", t.Suspect, t.Renew)
 	fault(t.Drift >= t.Duration/1000, "drift %v is below duration/1000: real clocks part faster", t.Drift)
 	return errors.Join(errs...)

@@ -14,7 +14,7 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 func TestProfiles(t *testing.T) {
 	var out strings.Builder
 	for _, p := range Profiles {
-		timing, err := Derive(p, Overrides{})
+		timing, err := Derive(p, Address, Overrides{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,13 +45,13 @@ func TestProfiles(t *testing.T) {
 }
 
 func TestDerive(t *testing.T) {
-	if d, err := Derive("", Overrides{}); err != nil || d.Profile != LAN {
+	if d, err := Derive("", "", Overrides{}); err != nil || d.Profile != LAN {
 		t.Errorf("no profile: %+v, %v", d, err)
 	}
-	if _, err := Derive("slow", Overrides{}); err == nil || !strings.Contains(err.Error(), "fast, lan or wan") {
+	if _, err := Derive("slow", Address, Overrides{}); err == nil || !strings.Contains(err.Error(), "fast, lan or wan") {
 		t.Errorf("unknown profile: %v", err)
 	}
-	d, err := Derive(LAN, Overrides{Renew: 100 * time.Millisecond, Duration: 3 * time.Second})
+	d, err := Derive(LAN, Address, Overrides{Renew: 100 * time.Millisecond, Duration: 3 * time.Second})
 	if err != nil || d.Suspect != 300*time.Millisecond || d.Drift != 15*time.Millisecond {
 		t.Errorf("what is not overridden follows what is: %+v, %v", d, err)
 	}
@@ -73,14 +73,14 @@ func TestTimingsThatDoNotAddUpAreRefused(t *testing.T) {
 		"all faults are told, not one":   {Overrides{Duration: time.Second, Drift: time.Microsecond}, "real clocks part faster"},
 		"all faults are told, the other": {Overrides{Duration: time.Second, Drift: time.Microsecond}, "must exceed 1s"},
 	} {
-		if _, err := Derive(LAN, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Derive(LAN, Address, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want something about %q", name, err, c.want)
 		}
 	}
 }
 
 func TestTakeoverWaitCoversTheSlowestLayer(t *testing.T) {
-	d, _ := Derive(LAN, Overrides{})
+	d, _ := Derive(LAN, Address, Overrides{})
 	base := d.Duration + d.Drift + d.Margin
 	for _, c := range []struct{ budget, want time.Duration }{
 		{0, base + d.KernelSlack},

@@ -17,7 +17,7 @@ const timingFile = "timing.json"
 func (n *Node) loadTiming() (lease.Timing, error) {
 	text, err := os.ReadFile(filepath.Join(n.cfg.DataDir, timingFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return lease.Derive(lease.LAN, lease.Overrides{})
+		return lease.Derive(lease.LAN, lease.Address, lease.Overrides{})
 	}
 	if err != nil {
 		return lease.Timing{}, err
@@ -25,7 +25,7 @@ func (n *Node) loadTiming() (lease.Timing, error) {
 	var t lease.Timing
 	if err := json.Unmarshal(text, &t); err != nil || t.Validate() != nil {
 		n.log.Warn("the kept timing cannot be used; taking the default", "file", timingFile, "err", errors.Join(err, t.Validate()))
-		return lease.Derive(lease.LAN, lease.Overrides{})
+		return lease.Derive(lease.LAN, lease.Address, lease.Overrides{})
 	}
 	return t, nil
 }

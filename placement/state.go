@@ -45,6 +45,7 @@ type State struct {
 	Index         uint64                `json:"index"`                 // Raft index of the newest command applied
 	ConfigVersion uint64                `json:"config_version"`
 	ConfigText    string                `json:"config_text"`           // cluster.toml as applied
+	KernelLease   string                `json:"kernel_lease,omitempty"` // what the proposer resolved the configuration's kernel_lease to: a lease.Layer
 	Floor         time.Duration         `json:"floor_ns,omitempty"`    // longest takeover wait of leases given under a former timing
 	FloorIndex    uint64                `json:"floor_index,omitempty"` // Raft index of the configuration that shortened it
 	Policy        Policy                `json:"policy"`                // derived from ConfigText by the proposer

@@ -37,6 +37,8 @@ type Report struct {
 	Version string                 `json:"version"`
 	Applied uint64                 `json:"applied"` // newest Raft index applied there
 	Leaving bool                   `json:"leaving,omitempty"`
+	Gate    bool                   `json:"gate,omitempty"`    // its kernel carries the gate (kernel lease in milliseconds)
+	NoGate  string                 `json:"no_gate,omitempty"` // why not, for people
 	Groups  map[string]GroupReport `json:"groups,omitempty"`
 
 	// Warnings are sentences for people about settings of this node; no decision depends on them.

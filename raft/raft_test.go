@@ -53,7 +53,7 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	timing, err := lease.Derive(lease.LAN, lease.Overrides{})
+	timing, err := lease.Derive(lease.LAN, lease.Address, lease.Overrides{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func Tomcats(now time.Time) api.Status {
 		return api.NodeStatus{Name: name, Role: role, State: "up", Voter: true, Version: "0.2.0", Addresses: []string{ip + ":7400"},
 			LastSeen: 90 * time.Millisecond, Lease: 1300 * time.Millisecond, Release: "agent, kernel lifetime"}
 	}
-	timing, err := lease.Derive(lease.LAN, lease.Overrides{})
+	timing, err := lease.Derive(lease.LAN, lease.Address, lease.Overrides{})
 	if err != nil {
 		panic(err) // the default profile adds up, or nothing does
 	}

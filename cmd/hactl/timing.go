@@ -90,7 +90,7 @@ func (v *timingVerb) run(ctx context.Context) error {
 // timing is the cluster's, or that of a profile.
 func (v *timingVerb) timing(ctx context.Context) (lease.Timing, error) {
 	if v.Profile != "" {
-		t, err := lease.Derive(lease.Profile(v.Profile), lease.Overrides{})
+		t, err := lease.Derive(lease.Profile(v.Profile), lease.Address, lease.Overrides{})
 		if err != nil {
 			return t, usagef("use --profile fast, lan or wan", "%v", err)
 		}

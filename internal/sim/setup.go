@@ -49,7 +49,7 @@ func (w *World) settleDown(bound time.Duration) {
 func newWorld(o Options) *World {
 	w := &World{opt: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*machine{}, acted: map[string]uint64{},
 		truth: []truth{{}}}
-	w.timing, _ = lease.Derive(lease.Profiles[w.rng.IntN(len(lease.Profiles))], lease.Overrides{})
+	w.timing, _ = lease.Derive(lease.Profiles[w.rng.IntN(len(lease.Profiles))], lease.Address, lease.Overrides{})
 	w.drawRegime()
 	n := 3
 	if w.chance(0.2) {
