@@ -44,11 +44,11 @@ type State struct {
 	Incarnation   string                `json:"incarnation,omitempty"` // random, anew at each forced quorum; empty: none was forced
 	Index         uint64                `json:"index"`                 // Raft index of the newest command applied
 	ConfigVersion uint64                `json:"config_version"`
-	ConfigText    string                `json:"config_text"`           // cluster.toml as applied
+	ConfigText    string                `json:"config_text"`            // cluster.toml as applied
 	KernelLease   string                `json:"kernel_lease,omitempty"` // what the proposer resolved the configuration's kernel_lease to: a lease.Layer
-	Floor         time.Duration         `json:"floor_ns,omitempty"`    // longest takeover wait of leases given under a former timing
-	FloorIndex    uint64                `json:"floor_index,omitempty"` // Raft index of the configuration that shortened it
-	Policy        Policy                `json:"policy"`                // derived from ConfigText by the proposer
+	Floor         time.Duration         `json:"floor_ns,omitempty"`     // longest takeover wait of leases given under a former timing
+	FloorIndex    uint64                `json:"floor_index,omitempty"`  // Raft index of the configuration that shortened it
+	Policy        Policy                `json:"policy"`                 // derived from ConfigText by the proposer
 	Nodes         map[string]NodeState  `json:"nodes"`
 	Groups        map[string]GroupState `json:"groups"`
 	Tokens        map[string]Token      `json:"tokens,omitempty"`  // by token id
