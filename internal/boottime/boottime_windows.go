@@ -16,5 +16,8 @@ func sinceBoot() time.Duration {
 	return time.Duration(t * 100)
 }
 
+// Asleep is not known on Windows yet: no suspend is noticed.
+func Asleep() time.Duration { return 0 }
+
 // ID is not known on Windows yet: nothing is inherited from a process before.
 func ID() string { return "" }
