@@ -148,13 +148,17 @@ func (t Timing) Validate() error {
 	fault(slices.Contains(Layers, t.Layer), "kernel_lease %q is unknown: use address or gate", t.Layer)
 	fault(t.KernelSlack >= t.Layer.slack(), "kernel_slack %v is below %v, the rounding of the kernel's own clock for kernel_lease %s",
 		t.KernelSlack, t.Layer.slack(), t.Layer)
-	fault(t.Renew*3 <= t.Duration, "renew %v x 3 exceeds duration %v: two lost renewals would end the lease", t.Renew, t.Duration)
+	less := ""
+	if early := t.Layer.early(); early > 0 {
+		less = fmt.Sprintf(" less %v", early)
+	}
+	fault(t.Renew*3 <= t.Duration-t.Layer.early(), "renew %v x 3 exceeds duration %v%s: two lost renewals would end the lease", t.Renew, t.Duration, less)
 	fault(t.Layer == Gate || t.Duration > time.Second,
 		"duration %v must exceed 1s with kernel_lease address: the kernel counts address lifetimes in whole seconds", t.Duration)
 	fault(t.LeaderLease <= t.Heartbeat, "leader_lease %v exceeds heartbeat %v: two leaders could overlap", t.LeaderLease, t.Heartbeat)
 	fault(t.LeaderLossWorst() < t.Duration-t.Layer.early(),
-		"renew %v + 3 x heartbeat %v + election %v = %v reaches duration %v less %v: the loss of a leader would cost every owner its lease",
-		t.Renew, t.Heartbeat, t.Election, t.LeaderLossWorst(), t.Duration, t.Layer.early())
+		"renew %v + 3 x heartbeat %v + election %v = %v reaches duration %v%s: the loss of a leader would cost every owner its lease",
+		t.Renew, t.Heartbeat, t.Election, t.LeaderLossWorst(), t.Duration, less)
 	fault(t.Suspect >= 2*t.Renew, "suspect %v is below 2 x renew %v: one lost renewal would disqualify a node", t.Suspect, t.Renew)
 	fault(t.Drift >= t.Duration/1000, "drift %v is below duration/1000: real clocks part faster", t.Drift)
 	return errors.Join(errs...)

@@ -6,27 +6,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
-// TestProfiles keeps the derived values of the three profiles: what an administrator was told must not change unseen.
+// TestProfiles keeps the derived values of the three profiles on each layer: what an administrator was told must not change
+// unseen.
 func TestProfiles(t *testing.T) {
 	var out strings.Builder
 	for _, p := range Profiles {
-		timing, err := Derive(p, Address, Overrides{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		out.WriteString(string(p) + "\n")
-		for _, v := range []struct {
-			name string
-			d    time.Duration
-		}{{"renew", timing.Renew}, {"duration", timing.Duration}, {"drift", timing.Drift}, {"margin", timing.Margin}, {"kernel_slack", timing.KernelSlack},
-			{"heartbeat", timing.Heartbeat}, {"election", timing.Election}, {"leader_lease", timing.LeaderLease}, {"suspect", timing.Suspect},
-			{"leader loss, worst", timing.LeaderLossWorst()}, {"takeover wait, address only", timing.TakeoverWait(0)},
-			{"takeover wait, exclusive service with a kill bound of 1s", timing.TakeoverWait(time.Second)}} {
-			out.WriteString("    " + v.name + " " + v.d.String() + "\n")
+		for _, l := range Layers {
+			timing, err := Derive(p, l, Overrides{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			describe(&out, timing)
 		}
 	}
 	const file = "testdata/profiles.txt"
@@ -44,7 +40,26 @@ func TestProfiles(t *testing.T) {
 	}
 }
 
+func describe(out *strings.Builder, timing Timing) {
+	out.WriteString(string(timing.Profile) + ", kernel lease " + string(timing.Layer) + "\n")
+	for _, v := range []struct {
+		name string
+		d    time.Duration
+	}{{"renew", timing.Renew}, {"duration", timing.Duration}, {"drift", timing.Drift}, {"margin", timing.Margin}, {"kernel_slack", timing.KernelSlack},
+		{"heartbeat", timing.Heartbeat}, {"election", timing.Election}, {"leader_lease", timing.LeaderLease}, {"suspect", timing.Suspect},
+		{"leader loss, worst", timing.LeaderLossWorst()}, {"takeover wait, address only", timing.TakeoverWait(0)},
+		{"takeover wait, exclusive service with a kill bound of 1s", timing.TakeoverWait(time.Second)}} {
+		out.WriteString("    " + v.name + " " + v.d.String() + "\n")
+	}
+}
+
 func TestDerive(t *testing.T) {
+	if _, err := Derive(LAN, "clock", Overrides{}); err == nil || !strings.Contains(err.Error(), "address or gate") {
+		t.Errorf("unknown layer: %v", err)
+	}
+	if d, err := Derive(LAN, "", Overrides{}); err != nil || d.Layer != Address {
+		t.Errorf("no layer: %+v, %v", d, err)
+	}
 	if d, err := Derive("", "", Overrides{}); err != nil || d.Profile != LAN {
 		t.Errorf("no profile: %+v, %v", d, err)
 	}
@@ -59,36 +74,94 @@ func TestDerive(t *testing.T) {
 
 func TestTimingsThatDoNotAddUpAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
+		l    Layer
 		o    Overrides
 		want string
 	}{
-		"a lease of one second":          {Overrides{Duration: time.Second}, "must exceed 1s"},
-		"two lost renewals end it":       {Overrides{Renew: 500 * time.Millisecond}, "two lost renewals"},
-		"the loss of a leader ends it":   {Overrides{Heartbeat: 500 * time.Millisecond}, "the loss of a leader would cost every owner its lease"},
-		"leaders overlap":                {Overrides{LeaderLease: time.Second}, "two leaders could overlap"},
-		"the kernel is later":            {Overrides{KernelSlack: 100 * time.Millisecond}, "rounding of the kernel's address lifetime"},
-		"one lost renewal disqualifies":  {Overrides{Suspect: 300 * time.Millisecond}, "one lost renewal would disqualify"},
-		"clocks part faster":             {Overrides{Drift: time.Millisecond}, "real clocks part faster"},
-		"negative":                       {Overrides{Margin: -1}, "margin is -1ns: it must be positive"},
-		"all faults are told, not one":   {Overrides{Duration: time.Second, Drift: time.Microsecond}, "real clocks part faster"},
-		"all faults are told, the other": {Overrides{Duration: time.Second, Drift: time.Microsecond}, "must exceed 1s"},
+		"a lease of one second":            {Address, Overrides{Duration: time.Second}, "must exceed 1s with kernel_lease address"},
+		"two lost renewals end it":         {Address, Overrides{Renew: 500 * time.Millisecond}, "two lost renewals"},
+		"two lost renewals, and the gate":  {Gate, Overrides{Renew: 290 * time.Millisecond}, "renew 290ms x 3 exceeds duration 900ms less 45ms"},
+		"the loss of a leader ends it":     {Address, Overrides{Heartbeat: 500 * time.Millisecond}, "the loss of a leader would cost every owner its lease"},
+		"the loss of a leader, and gate":   {Gate, Overrides{Duration: 740 * time.Millisecond}, "= 700ms reaches duration 740ms less 45ms"},
+		"leaders overlap":                  {Address, Overrides{LeaderLease: time.Second}, "two leaders could overlap"},
+		"the kernel is later":              {Address, Overrides{KernelSlack: 100 * time.Millisecond}, "kernel_slack 100ms is below 250ms"},
+		"the gate is later":                {Gate, Overrides{KernelSlack: 5 * time.Millisecond}, "kernel_slack 5ms is below 10ms"},
+		"one lost renewal disqualifies":    {Gate, Overrides{Suspect: 150 * time.Millisecond}, "one lost renewal would disqualify"},
+		"clocks part faster":               {Address, Overrides{Drift: time.Millisecond}, "real clocks part faster"},
+		"clocks part faster than the gate": {Gate, Overrides{Drift: 500 * time.Microsecond}, "real clocks part faster"},
+		"negative":                         {Address, Overrides{Margin: -1}, "margin is -1ns: it must be positive"},
+		"all faults are told, not one":     {Address, Overrides{Duration: time.Second, Drift: time.Microsecond}, "real clocks part faster"},
+		"all faults are told, the other":   {Address, Overrides{Duration: time.Second, Drift: time.Microsecond}, "must exceed 1s"},
 	} {
-		if _, err := Derive(LAN, Address, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Derive(LAN, c.l, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want something about %q", name, err, c.want)
+		}
+	}
+	// What the gate allows and whole seconds do not.
+	if _, err := Derive(LAN, Gate, Overrides{Duration: time.Second, KernelSlack: 20 * time.Millisecond}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEveryTimingThatIsAcceptedHolds draws overrides and checks, in words of its own, what an accepted timing promises.
+func TestEveryTimingThatIsAcceptedHolds(t *testing.T) {
+	taken := map[Layer]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		p, l := rapid.SampledFrom(Profiles).Draw(t, "profile"), rapid.SampledFrom(Layers).Draw(t, "layer")
+		draw := func(name string, most int) time.Duration {
+			if !rapid.Bool().Draw(t, name+" overridden") {
+				return 0
+			}
+			return time.Duration(rapid.IntRange(1, most).Draw(t, name)) * time.Millisecond
+		}
+		d, err := Derive(p, l, Overrides{Renew: draw("renew", 2000), Duration: draw("duration", 10000), Drift: draw("drift", 50), Margin: draw("margin", 500),
+			KernelSlack: draw("kernel_slack", 500), Heartbeat: draw("heartbeat", 2000), Election: draw("election", 2000),
+			LeaderLease: draw("leader_lease", 2000), Suspect: draw("suspect", 5000)})
+		if err != nil {
+			return
+		}
+		taken[l]++
+		early, slack := time.Duration(0), 250*time.Millisecond // of the kernel's whole seconds
+		if l == Gate {
+			early, slack = 45*time.Millisecond, 10*time.Millisecond
+		}
+		switch useful := d.Duration - early; {
+		case 3*d.Renew > useful:
+			t.Fatal("two lost renewals end the lease")
+		case d.LeaderLossWorst() >= useful:
+			t.Fatal("the loss of a leader ends the lease")
+		case l == Address && KernelLifetime(zero, zero.Add(d.Duration-1)) < time.Second:
+			t.Fatal("the kernel cannot be armed")
+		case d.TakeoverWait(0) < d.Duration+d.Duration/1000+slack+1:
+			t.Fatal("the kernel is later than the takeover wait")
+		case d.TakeoverWait(time.Minute) < d.Duration+time.Minute:
+			t.Fatal("a kill is later than the takeover wait")
+		case d.Suspect < 2*d.Renew || d.LeaderLease > d.Heartbeat:
+			t.Fatal("relations of the control plane")
+		}
+	})
+	for _, l := range Layers {
+		if taken[l] == 0 {
+			t.Errorf("no timing was accepted on layer %s: this test checks nothing", l)
 		}
 	}
 }
 
 func TestTakeoverWaitCoversTheSlowestLayer(t *testing.T) {
-	d, _ := Derive(LAN, Address, Overrides{})
-	base := d.Duration + d.Drift + d.Margin
-	for _, c := range []struct{ budget, want time.Duration }{
-		{0, base + d.KernelSlack},
-		{100 * time.Millisecond, base + d.KernelSlack},
-		{time.Second, base + time.Second},
-	} {
-		if got := d.TakeoverWait(c.budget); got != c.want {
-			t.Errorf("stop budget %v: got %v, want %v", c.budget, got, c.want)
+	for _, l := range Layers {
+		d, err := Derive(LAN, l, Overrides{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		base := d.Duration + d.Drift + d.Margin
+		for _, c := range []struct{ budget, want time.Duration }{
+			{0, base + d.KernelSlack},
+			{5 * time.Millisecond, base + d.KernelSlack},
+			{time.Second, base + time.Second},
+		} {
+			if got := d.TakeoverWait(c.budget); got != c.want {
+				t.Errorf("%s, stop budget %v: got %v, want %v", l, c.budget, got, c.want)
+			}
 		}
 	}
 }
