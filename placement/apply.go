@@ -134,7 +134,7 @@ func applyConfig(s State, c Command) (State, Result) {
 		s.Floor, s.FloorIndex = floor, s.Index
 	}
 	s.Groups, s.Retired = groups, retired
-	s.ConfigText, s.Policy = c.Config, *c.Policy
+	s.ConfigText, s.KernelLease, s.Policy = c.Config, c.KernelLease, *c.Policy
 	s.ConfigVersion++
 	return s.record(c, "", ""), Result{}
 }

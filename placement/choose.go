@@ -65,6 +65,8 @@ func (d *decider) unfit(node string, g GroupPolicy) string {
 		return fmt.Sprintf("silent for %s", round(d.silent(node)))
 	case d.v.Nodes[node].Report.Leaving:
 		return "its agent is stopping"
+	case d.p.NeedsGate && !d.v.Nodes[node].Report.Gate:
+		return noGate(d.v.Nodes[node].Report)
 	}
 	if until, ok := d.s.Groups[g.Name].GivenUp[node]; ok && until.After(d.v.Wall) && !d.lenient {
 		return "the group failed there; given up on until " + until.UTC().Format(time.RFC3339)
@@ -73,6 +75,15 @@ func (d *decider) unfit(node string, g GroupPolicy) string {
 		return "blocked: " + r.Blocked
 	}
 	return ""
+}
+
+// noGate says that a node cannot enforce the lease that the cluster counts with, and why. It is no reason to take a group from
+// an owner: what it may still do there is for its agent to say.
+func noGate(r Report) string {
+	if r.NoGate == "" {
+		return "its kernel does not carry the gate"
+	}
+	return "its kernel does not carry the gate: " + r.NoGate
 }
 
 func (d *decider) readyStandby(node string, g GroupPolicy) bool {

@@ -14,20 +14,23 @@ func TestChoice(t *testing.T) {
 		want string
 		why  string // why n1 was rejected
 	}{
-		"by name":                           {func(sc *scene) {}, "n1", ""},
-		"not a witness":                     {func(sc *scene) { sc.group(func(g *GroupPolicy) { g.PossibleOwners = []string{"w", "n2"} }) }, "n2", "not a possible owner"},
-		"not who is paused":                 {func(sc *scene) { sc.node("n1", func(n *NodeState) { n.Admin = AdminPaused }) }, "n2", "paused"},
-		"not who is drained":                {func(sc *scene) { sc.node("n1", func(n *NodeState) { n.Admin = AdminDrain }) }, "n2", "drained"},
-		"not who is silent":                 {func(sc *scene) { sc.silent("n1", 600*time.Millisecond+1) }, "n2", "silent for"},
-		"who was heard just in time":        {func(sc *scene) { sc.silent("n1", 600*time.Millisecond) }, "n1", ""},
-		"not who was never seen":            {func(sc *scene) { delete(sc.v.Nodes, "n1") }, "n2", "not seen since this leader was elected"},
-		"not who leaves":                    {func(sc *scene) { v := sc.v.Nodes["n1"]; v.Report.Leaving = true; sc.v.Nodes["n1"] = v }, "n2", "its agent is stopping"},
-		"not who was given up on":           {func(sc *scene) { sc.state(func(g *GroupState) { g.GivenUp = map[string]time.Time{"n1": wall.Add(1)} }) }, "n2", "the group failed there; given up on until"},
-		"who was given up on long ago":      {func(sc *scene) { sc.state(func(g *GroupState) { g.GivenUp = map[string]time.Time{"n1": wall} }) }, "n1", ""},
-		"not who is blocked":                {func(sc *scene) { sc.report("n1", GroupReport{Blocked: "x"}) }, "n2", "blocked: x"},
-		"the preferred one":                 {func(sc *scene) { sc.group(func(g *GroupPolicy) { g.PreferredOwners = []string{"n3", "n2"} }) }, "n3", "n3 is preferred"},
-		"the next preferred one":            {func(sc *scene) { sc.group(func(g *GroupPolicy) { g.PreferredOwners = []string{"w", "n9", "n2"} }) }, "n2", "n2 is preferred"},
-		"a ready standby before preference": {func(sc *scene) { sc.hot("n3"); sc.group(func(g *GroupPolicy) { g.PreferredOwners = []string{"n1"} }) }, "n3", "its standby is not ready"},
+		"by name":                      {func(sc *scene) {}, "n1", ""},
+		"not a witness":                {func(sc *scene) { sc.group(func(g *GroupPolicy) { g.PossibleOwners = []string{"w", "n2"} }) }, "n2", "not a possible owner"},
+		"not who is paused":            {func(sc *scene) { sc.node("n1", func(n *NodeState) { n.Admin = AdminPaused }) }, "n2", "paused"},
+		"not who is drained":           {func(sc *scene) { sc.node("n1", func(n *NodeState) { n.Admin = AdminDrain }) }, "n2", "drained"},
+		"not who is silent":            {func(sc *scene) { sc.silent("n1", 600*time.Millisecond+1) }, "n2", "silent for"},
+		"who was heard just in time":   {func(sc *scene) { sc.silent("n1", 600*time.Millisecond) }, "n1", ""},
+		"not who was never seen":       {func(sc *scene) { delete(sc.v.Nodes, "n1") }, "n2", "not seen since this leader was elected"},
+		"not who leaves":               {func(sc *scene) { v := sc.v.Nodes["n1"]; v.Report.Leaving = true; sc.v.Nodes["n1"] = v }, "n2", "its agent is stopping"},
+		"not who was given up on":      {func(sc *scene) { sc.state(func(g *GroupState) { g.GivenUp = map[string]time.Time{"n1": wall.Add(1)} }) }, "n2", "the group failed there; given up on until"},
+		"who was given up on long ago": {func(sc *scene) { sc.state(func(g *GroupState) { g.GivenUp = map[string]time.Time{"n1": wall} }) }, "n1", ""},
+		"not whose kernel has no gate": {func(sc *scene) { sc.gates("n2") }, "n2", "its kernel does not carry the gate: no nf_tables"},
+		"the gate is no matter where the address lifetime is in force": {func(sc *scene) { sc.gates("n2"); sc.s.Policy.NeedsGate = false }, "n1", ""},
+		"nobody whose kernel has no gate":                              {func(sc *scene) { sc.gates() }, "", ""},
+		"not who is blocked":                                           {func(sc *scene) { sc.report("n1", GroupReport{Blocked: "x"}) }, "n2", "blocked: x"},
+		"the preferred one":                                            {func(sc *scene) { sc.group(func(g *GroupPolicy) { g.PreferredOwners = []string{"n3", "n2"} }) }, "n3", "n3 is preferred"},
+		"the next preferred one":                                       {func(sc *scene) { sc.group(func(g *GroupPolicy) { g.PreferredOwners = []string{"w", "n9", "n2"} }) }, "n2", "n2 is preferred"},
+		"a ready standby before preference":                            {func(sc *scene) { sc.hot("n3"); sc.group(func(g *GroupPolicy) { g.PreferredOwners = []string{"n1"} }) }, "n3", "its standby is not ready"},
 		"room before readiness": {func(sc *scene) {
 			sc.hot("n1")
 			sc.group(func(g *GroupPolicy) { g.AntiAffinity = []string{"x"} })
@@ -66,6 +69,15 @@ func TestChoice(t *testing.T) {
 				t.Errorf("every other node is named: %v", rejected)
 			}
 		})
+	}
+}
+
+// gates puts the gate in force, which the kernels of these nodes carry.
+func (sc *scene) gates(nodes ...string) {
+	sc.s.Policy.NeedsGate = true
+	for name, v := range sc.v.Nodes {
+		v.Report.Gate, v.Report.NoGate = slices.Contains(nodes, name), "no nf_tables"
+		sc.v.Nodes[name] = v
 	}
 }
 

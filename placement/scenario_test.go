@@ -110,6 +110,14 @@ func (w *fakeWorld) command(verb string, args []string) error {
 		p := w.policy
 		p.Groups = slices.Clone(p.Groups)
 		w.say("%s", sayResult(w.apply(Command{Kind: CmdConfig, Policy: &p, Version: w.state.ConfigVersion, Reason: Reason{Rule: RuleConfig}})))
+	case "needs_gate":
+		w.policy.NeedsGate = arg(0) == "on"
+	case "gate": // gate NODE on, or why not
+		n := w.nodes[arg(0)]
+		n.gate, n.noGate = arg(1) == "on", ""
+		if !n.gate {
+			n.noGate = strings.Join(args[1:], " ")
+		}
 	case "run":
 		d, err := time.ParseDuration(arg(0))
 		for end := w.now + d; w.now < end; {

@@ -45,7 +45,7 @@ type State struct {
 	Index         uint64                `json:"index"`                 // Raft index of the newest command applied
 	ConfigVersion uint64                `json:"config_version"`
 	ConfigText    string                `json:"config_text"`            // cluster.toml as applied
-	KernelLease   string                `json:"kernel_lease,omitempty"` // what the proposer resolved the configuration's kernel_lease to: a lease.Layer
+	KernelLease   string                `json:"kernel_lease,omitempty"` // what the proposer resolved the configuration's kernel_lease to: a lease.Layer; empty: address
 	Floor         time.Duration         `json:"floor_ns,omitempty"`     // longest takeover wait of leases given under a former timing
 	FloorIndex    uint64                `json:"floor_index,omitempty"`  // Raft index of the configuration that shortened it
 	Policy        Policy                `json:"policy"`                 // derived from ConfigText by the proposer
@@ -203,8 +203,10 @@ type Command struct {
 	ID       string      `json:"id,omitempty"`
 	Config   string      `json:"config,omitempty"`
 	Policy   *Policy     `json:"policy,omitempty"`
-	Version  uint64      `json:"version,omitempty"` // config version the proposer saw
-	Token    *Token      `json:"token,omitempty"`
+	// KernelLease is what the proposer of a configuration resolved its kernel_lease to: a lease.Layer, empty for address.
+	KernelLease string `json:"kernel_lease,omitempty"`
+	Version     uint64 `json:"version,omitempty"` // config version the proposer saw
+	Token       *Token `json:"token,omitempty"`
 }
 
 // Result is what Apply says of a command.

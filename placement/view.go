@@ -35,7 +35,9 @@ type Report struct {
 	Node    string                 `json:"node"`
 	ID      string                 `json:"id"`
 	Version string                 `json:"version"`
-	Applied uint64                 `json:"applied"` // newest Raft index applied there
+	Applied uint64                 `json:"applied"`          // newest Raft index applied there
+	Config  uint64                 `json:"config,omitempty"` // version of the configuration it follows
+	Retime  bool                   `json:"retime,omitempty"` // part of the timing takes effect when its agent starts again, which it may be asked to do
 	Leaving bool                   `json:"leaving,omitempty"`
 	Gate    bool                   `json:"gate,omitempty"`    // its kernel carries the gate (kernel lease in milliseconds)
 	NoGate  string                 `json:"no_gate,omitempty"` // why not, for people

@@ -44,6 +44,8 @@ type fakeNode struct {
 	cut      bool // the leader does not hear it, nor it the leader
 	off      bool
 	leaving  bool
+	gate     bool   // its kernel carries the gate
+	noGate   string // why not
 	until    time.Time
 	known    State // as this node last heard
 	released map[string]uint64
@@ -205,6 +207,7 @@ func (w *fakeWorld) act(n *fakeNode) {
 	if !n.cut {
 		v := w.seen[n.name]
 		v.Report = plan.Report
+		v.Report.Gate, v.Report.NoGate = n.gate, n.noGate
 		w.seen[n.name] = v
 	}
 }
