@@ -20,7 +20,7 @@ func PlanMove(p Policy, s State, v View, now time.Time, group, to string) (Comma
 		return Command{}, &Refusal{fmt.Sprintf("group %s does not exist", group), "hactl group list shows the groups"}
 	}
 	gs := s.Groups[group]
-	d := &decider{p: p, s: s, v: v, now: now, owned: map[string]int{}, placed: map[string]map[string]bool{}}
+	d := newDecider(p, s, v, now)
 	for _, other := range p.Groups {
 		if o := s.Groups[other.Name]; o.Phase == PhaseOwned {
 			d.take(o.Owner, other)

@@ -18,7 +18,13 @@ type decider struct {
 	placed map[string]map[string]bool // anti-affinity class -> nodes that host it
 	out    Decision
 
+	decided map[string]bool // groups that a command was proposed for
+
 	lenient bool // a node that was given up on will do: there is no other
+}
+
+func newDecider(p Policy, s State, v View, now time.Time) *decider {
+	return &decider{p: p, s: s, v: v, now: now, owned: map[string]int{}, placed: map[string]map[string]bool{}, decided: map[string]bool{}}
 }
 
 // silent is how long the leader has confirmed no lease of the node. What earlier leaders confirmed is older than

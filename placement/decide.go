@@ -14,7 +14,7 @@ import (
 // It is level-triggered: it looks at the state, never at what it proposed before. A command whose proposal was lost is
 // decided again.
 func Decide(p Policy, s State, v View, now time.Time) Decision {
-	d := &decider{p: p, s: s, v: v, now: now, owned: map[string]int{}, placed: map[string]map[string]bool{}}
+	d := newDecider(p, s, v, now)
 	groups := slices.Clone(p.Groups)
 	slices.SortFunc(groups, func(a, b GroupPolicy) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name))
@@ -40,12 +40,16 @@ func Decide(p Policy, s State, v View, now time.Time) Decision {
 			d.releasing(g, gs)
 		}
 	}
+	d.fencing(groups)
 	d.nodes() // last: commands are proposed in order, and what is only for display must not delay a takeover
 	return d.out
 }
 
 func (d *decider) propose(c Command) {
 	c.At, c.By = d.v.Wall, d.v.Self
+	if c.Group != "" {
+		d.decided[c.Group] = true
+	}
 	d.out.Commands = append(d.out.Commands, c)
 }
 
@@ -156,7 +160,6 @@ func (d *decider) ownedBy(g GroupPolicy, gs GroupState) {
 		return
 	}
 	if !d.speaking(gs.Owner) {
-		d.wakeAt(d.silenceEnds(g, gs))
 		return
 	}
 	if d.evicted(g, gs) {
@@ -180,22 +183,43 @@ func (d *decider) silenceEnds(g GroupPolicy, gs GroupState) time.Time {
 	return d.now.Add(d.wait(g) - d.silent(gs.Owner))
 }
 
-// lost takes a group from an owner whose lease has run out on every layer; this is the only way without its word.
-func (d *decider) lost(g GroupPolicy, gs GroupState) bool {
+// proof is why an owner that said nothing can no longer act.
+type proof struct {
+	rule     Rule
+	text     string // half a sentence: "the lease of n1 has run out"
+	evidence []string
+}
+
+// gone says whether the owner is proven to hold nothing, without its word: by its lease, which has run out on every layer, or
+// by a device that stopped it. There is no third way.
+func (d *decider) gone(g GroupPolicy, gs GroupState) (proof, bool) {
 	silent := d.silent(gs.Owner)
-	withheld := d.withheld(g, gs)
-	if silent < d.wait(g) && !withheld {
+	switch {
+	case d.fenced(gs.Owner):
+		return proof{RuleFenced, gs.Owner + " was fenced", []string{d.v.Fenced[gs.Owner].Why, fmt.Sprintf("%s was last heard %s ago", gs.Owner, round(silent))}}, true
+	case d.withheld(g, gs), silent >= d.wait(g) && d.doubt(g, gs.Owner) == "":
+		return proof{RuleNodeLost, "the lease of " + gs.Owner + " has run out", []string{d.runOut(g, gs)}}, true
+	case silent < d.wait(g):
 		d.wakeAt(d.silenceEnds(g, gs))
+	default:
+		d.note(g, "its owner %s is lost, and the end of its lease proves nothing: %s", gs.Owner, d.doubt(g, gs.Owner))
+	}
+	return proof{}, false
+}
+
+// lost takes a group from an owner that is proven to be gone; this is the only way without its word.
+func (d *decider) lost(g GroupPolicy, gs GroupState) bool {
+	p, gone := d.gone(g, gs)
+	if !gone {
 		return false
 	}
-	evidence := []string{d.runOut(g, gs)}
 	if gs.Offline {
 		d.propose(Command{Kind: CmdTakeover, Group: g.Name, Epoch: gs.Epoch, Reason: Reason{Rule: RuleOffline,
-			Text: fmt.Sprintf("group %s is wanted offline and the lease of %s has run out", g.Name, gs.Owner), Evidence: evidence}})
+			Text: fmt.Sprintf("group %s is wanted offline and %s", g.Name, p.text), Evidence: p.evidence}})
 		return true
 	}
-	except, exceptWhy := gs.Owner, fmt.Sprintf("silent for %s", round(silent))
-	if withheld && d.speaking(gs.Owner) {
+	except, exceptWhy := gs.Owner, fmt.Sprintf("silent for %s", round(d.silent(gs.Owner)))
+	if d.withheld(g, gs) && d.speaking(gs.Owner) {
 		except = "" // it came back while the proposal was lost; under a new epoch it is as good as any
 	}
 	to, rejected := d.choose(g, except, exceptWhy)
@@ -204,8 +228,8 @@ func (d *decider) lost(g GroupPolicy, gs GroupState) bool {
 		return true
 	}
 	d.take(to, g)
-	d.propose(Command{Kind: CmdTakeover, Group: g.Name, Epoch: gs.Epoch, Node: to, Reason: Reason{Rule: RuleNodeLost,
-		Text: fmt.Sprintf("the lease of %s has run out; %s takes group %s", gs.Owner, to, g.Name), Evidence: evidence, Rejected: rejected}})
+	d.propose(Command{Kind: CmdTakeover, Group: g.Name, Epoch: gs.Epoch, Node: to, Reason: Reason{Rule: p.rule,
+		Text: fmt.Sprintf("%s; %s takes group %s", p.text, to, g.Name), Evidence: p.evidence, Rejected: rejected}})
 	return true
 }
 
@@ -267,7 +291,8 @@ func (d *decider) inTrouble(g GroupPolicy, gs GroupState, r GroupReport) {
 	to, rejected := d.choose(g, gs.Owner, "the group fails there")
 	action := rp.RestartAction
 	early := action == RestartFailoverFirst && to != "" && d.readyStandby(to, g)
-	if r.Trouble == TroubleFailing && !early {
+	stuck := r.Blocked != "" && d.fenceable(gs.Owner) // what is left of it cannot be killed: nothing starts there again
+	if r.Trouble == TroubleFailing && !early && !stuck {
 		return // the owner restarts it
 	}
 	count, limit := d.failovers(g, gs), g.FailoverThreshold
@@ -391,9 +416,7 @@ func inWindow(hour, from, to int) bool {
 // releasing waits for the owner's word, or for the proof that it can no longer act.
 func (d *decider) releasing(g GroupPolicy, gs GroupState) {
 	r := d.report(gs.Owner, g.Name)
-	silent := d.silent(gs.Owner)
-	switch {
-	case r.Released >= gs.Epoch:
+	if r.Released >= gs.Epoch {
 		to, rejected := d.nextOwner(g, gs)
 		reason := gs.Why
 		reason.Evidence = append(slices.Clone(reason.Evidence), gs.Owner+" read back that it holds nothing of epoch "+fmt.Sprint(gs.Epoch))
@@ -401,16 +424,20 @@ func (d *decider) releasing(g GroupPolicy, gs GroupState) {
 			reason.Rejected = rejected
 		}
 		d.propose(Command{Kind: CmdReleased, Group: g.Name, Epoch: gs.Epoch, Node: to, Reason: reason})
-	case silent >= d.wait(g) || d.withheld(g, gs):
+		return
+	}
+	if p, gone := d.gone(g, gs); gone {
 		to, rejected := d.nextOwner(g, gs)
-		d.propose(Command{Kind: CmdTakeover, Group: g.Name, Epoch: gs.Epoch, Node: to, Reason: Reason{Rule: RuleNodeLost,
-			Text:     fmt.Sprintf("%s fell silent while it gave up group %s; its lease has run out", gs.Owner, g.Name),
-			Evidence: []string{d.runOut(g, gs)}, Rejected: rejected}})
-	default:
-		d.wakeAt(d.silenceEnds(g, gs))
-		if r.Blocked != "" {
-			d.note(g, "blocked: a human is needed: %s", r.Blocked)
+		text := fmt.Sprintf("%s fell silent while it gave up group %s; its lease has run out", gs.Owner, g.Name)
+		if p.rule == RuleFenced {
+			text = fmt.Sprintf("%s had not given up group %s; it was fenced", gs.Owner, g.Name)
 		}
+		d.propose(Command{Kind: CmdTakeover, Group: g.Name, Epoch: gs.Epoch, Node: to, Reason: Reason{Rule: p.rule,
+			Text: text, Evidence: p.evidence, Rejected: rejected}})
+		return
+	}
+	if r.Blocked != "" && !d.fenceable(gs.Owner) {
+		d.note(g, "blocked: a human is needed: %s", r.Blocked)
 	}
 }
 

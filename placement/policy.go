@@ -39,7 +39,8 @@ type Policy struct {
 	SuspectAfter   time.Duration `json:"suspect_after"`        // silence after which a node is no longer chosen as a target
 	GroupWaitDelay time.Duration `json:"group_wait_delay"`     // cold start: wait for the preferred owner
 	NeedsGate      bool          `json:"needs_gate,omitempty"` // the kernel lease in force is the gate: only a node that carries it may own
-	Groups         []GroupPolicy `json:"groups"`               // sorted by name
+	Fencing        FencingPolicy `json:"fencing,omitzero"`
+	Groups         []GroupPolicy `json:"groups"` // sorted by name
 }
 
 // GroupPolicy is one group (WSFC: role). Durations and defaults: docs/semantics, WSFC group common properties.

@@ -123,6 +123,9 @@ const (
 	RuleNode        Rule = "node"         // node joined, paused, resumed, removed, promoted
 	RuleObserved    Rule = "observed"     // node lost or back; evidence only
 	RuleQuorumForce Rule = "quorum-force" // an administrator let one survivor go on without the majority
+	RuleFence       Rule = "fence"        // a node is about to be fenced
+	RuleFenced      Rule = "fenced"       // a device confirmed that it was stopped; also of what that allows
+	RuleFenceFailed Rule = "fence-failed" // no device confirmed it, and nothing has changed
 )
 
 // Reason is one decision explained (guarantee E1).

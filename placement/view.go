@@ -22,6 +22,11 @@ type View struct {
 	Nodes       map[string]NodeView // every node that ever spoke to this leader
 	Wall        time.Time           // wall clock, for windows of hours only
 	Withheld    map[string]uint64   // group -> epoch that this leader has decided to take away and grants no more
+
+	// Of fencing. Without Voters no node is fenced.
+	Voters    []string             // of the Raft group
+	Listening time.Time            // since when this leader hears renewals without a gap; zero: since LeaderSince
+	Fenced    map[string]FenceView // what this leader had done to nodes
 }
 
 // NodeView is what one node told the leader.
@@ -41,6 +46,7 @@ type Report struct {
 	Leaving bool                   `json:"leaving,omitempty"`
 	Gate    bool                   `json:"gate,omitempty"`    // its kernel carries the gate (kernel lease in milliseconds)
 	NoGate  string                 `json:"no_gate,omitempty"` // why not, for people
+	Unsure  string                 `json:"unsure,omitempty"`  // why the end of its lease may not end an exclusive resource here; empty: it does
 	Groups  map[string]GroupReport `json:"groups,omitempty"`
 
 	// Warnings are sentences for people about settings of this node; no decision depends on them.
@@ -81,6 +87,9 @@ type Decision struct {
 	Commands []Command
 	Wake     time.Time // decide again no later than this; zero: only on events
 	Notes    []string  // why nothing was done where a reader may expect something, "group: text"
+
+	Fences []FenceOrder // nodes to be fenced now; at most one
+	Yield  string       // why another node should lead: this one would have to fence itself; empty: no reason
 }
 
 // Local is what a node knows about itself now. Instants are its own boot-time clock.
