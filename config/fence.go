@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hacluster/fence"
+	"hacluster/placement"
 )
 
 const (
@@ -154,7 +155,9 @@ func checkFences(t *table, policy fence.Policy, devices []*parsedFence, owners r
 		names[p.d.Name] = true
 		for _, node := range slices.Sorted(maps.Keys(p.d.Nodes)) {
 			fenced[node] = true
-			owners.check(p.t, "nodes", []elem{{node, p.nodes.line(node)}})
+			if !slices.Contains(owners.witnesses, node) { // an administrator may order a witness to be fenced
+				owners.check(p.t, "nodes", []elem{{node, p.nodes.line(node)}})
+			}
 		}
 	}
 	if policy != fence.Always {
@@ -169,6 +172,20 @@ func checkFences(t *table, policy fence.Policy, devices []*parsedFence, owners r
 			t.fault("fence_policy", `name the node in a [[fence]], or use "when-unsure"`, "%q needs a fence device for node %s", policy, node)
 		}
 	}
+}
+
+// fencing is what decisions depend on: the nodes that some device can fence.
+func (c Cluster) fencing() placement.FencingPolicy {
+	nodes := map[string]bool{}
+	for _, d := range c.Fences {
+		for node := range d.Nodes {
+			nodes[node] = true
+		}
+	}
+	if len(nodes) == 0 {
+		return placement.FencingPolicy{}
+	}
+	return placement.FencingPolicy{When: placement.FenceWhen(c.FencePolicy), Action: placement.FenceAction(c.FenceAction), Nodes: slices.Sorted(maps.Keys(nodes))}
 }
 
 // parseWatchdog reads [watchdog] of had.toml.

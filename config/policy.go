@@ -5,13 +5,14 @@ import (
 	"strings"
 	"time"
 
+	"hacluster/lease"
 	"hacluster/placement"
 )
 
 // Policy is what placement must know of this configuration. It is total: a Cluster that Parse returned gives a policy
 // that satisfies placement's rules.
 func (c Cluster) Policy() placement.Policy {
-	p := placement.Policy{SuspectAfter: c.Timing.Suspect, GroupWaitDelay: c.GroupWaitDelay}
+	p := placement.Policy{SuspectAfter: c.Timing.Suspect, GroupWaitDelay: c.GroupWaitDelay, NeedsGate: c.Timing.Layer == lease.Gate, Fencing: c.fencing()}
 	for _, g := range c.Groups {
 		policy := g.GroupPolicy
 		policy.PreferredOwners = slices.Clone(policy.PreferredOwners)
