@@ -185,6 +185,44 @@ func (m *Manager) Shut(addrs ...netip.Addr) error {
 	return nil
 }
 
+// ShutAll closes the gate for every guarded address. Where there is no gate it does nothing.
+func (m *Manager) ShutAll() error {
+	addrs, err := m.guarded()
+	if err == nil && len(addrs) > 0 {
+		err = m.Shut(addrs...)
+	}
+	if errors.Is(err, ErrNoGate) {
+		return nil
+	}
+	return err
+}
+
+// guarded lists the addresses under the gate, without asking whether its rules are whole. ErrNoGate when there is none, or
+// somebody else's tables bear its name, or this kernel has no nf_tables.
+func (m *Manager) guarded() ([]netip.Addr, error) {
+	m.gate.mu.Lock()
+	defer m.gate.mu.Unlock()
+	c, err := m.nft()
+	if err != nil {
+		return nil, fmt.Errorf("asking the kernel gate: %w", err)
+	}
+	if there, err := ownTable(c, inetTable); err != nil || !there {
+		return nil, errors.Join(ErrNoGate, err, m.gate.close())
+	}
+	var all []netip.Addr
+	for _, l := range []lane{inet4, inet6} {
+		found, err := m.list(l.managed)
+		if err != nil {
+			return nil, fmt.Errorf("asking the kernel gate: %w", err)
+		}
+		for a := range found {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all, nil
+}
+
 // OpenUntil opens the gate for the addresses until an instant of the boot-time clock, whether it was open or not. The
 // caller must have a right to the addresses until then. Errors: ErrLate, ErrNoGate.
 func (m *Manager) OpenUntil(addrs []netip.Addr, until time.Time) error {

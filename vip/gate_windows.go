@@ -31,3 +31,6 @@ func (*Manager) Shut(...netip.Addr) error { return errWindows }
 
 // Gate always fails on Windows.
 func (*Manager) Gate() ([]GateEntry, error) { return nil, errWindows }
+
+// ShutAll always fails on Windows.
+func (*Manager) ShutAll() error { return errWindows }

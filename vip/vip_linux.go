@@ -330,14 +330,37 @@ func (m *Manager) Sweep(keep func(netip.Prefix) bool) ([]Held, error) {
 	return swept, errors.Join(errs...)
 }
 
-// Release drops every address that had ever added on this node; it needs nothing but the kernel.
+// shutFirst is how long Release waits for the gate to be shut before it removes the addresses all the same: somebody's
+// large rule set may hold the kernel's lock on nf_tables for seconds.
+const shutFirst = 50 * time.Millisecond
+
+// Release shuts the gate and drops every address that had ever added on this node; it needs nothing but the kernel. An
+// error of the gate does not keep it from removing the addresses, and where there is no gate it is none.
 func Release() ([]Held, error) {
 	m, err := Open(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
-	swept, err := m.Sweep(func(netip.Prefix) bool { return false })
+	swept, err := m.ReleaseAll()
 	return swept, errors.Join(err, m.Close())
+}
+
+// ReleaseAll is Release with the sockets of this Manager.
+func (m *Manager) ReleaseAll() ([]Held, error) {
+	shut := make(chan error, 1)
+	go func() { shut <- m.ShutAll() }()
+	var gate error
+	waited := true
+	select {
+	case gate = <-shut:
+	case <-time.After(shutFirst):
+		waited = false
+	}
+	swept, err := m.Sweep(func(netip.Prefix) bool { return false })
+	if !waited {
+		gate = <-shut
+	}
+	return swept, errors.Join(err, gate)
 }
 
 // find lists where on this node an address is, ours or not.

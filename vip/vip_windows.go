@@ -60,3 +60,6 @@ func (*Manager) Sweep(func(netip.Prefix) bool) ([]Held, error) { return nil, err
 
 // Release always fails on Windows.
 func Release() ([]Held, error) { return nil, errWindows }
+
+// ReleaseAll always fails on Windows.
+func (*Manager) ReleaseAll() ([]Held, error) { return nil, errWindows }
