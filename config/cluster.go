@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"hacluster/fence"
-	"hacluster/lease"
 	"hacluster/placement"
 )
 
@@ -55,7 +54,7 @@ func ParseCluster(file string, text []byte, known Known) (Cluster, error) {
 		return Cluster{}, err
 	}
 	c := Cluster{Name: t.name("cluster")}
-	c.Timing = parseTiming(t)
+	c.KernelLease, c.Timing = parseTiming(t, known.KernelLease)
 	c.GroupWaitDelay = t.duration("group_wait_delay", defaultGroupWaitDelay, 0)
 	nodes, witnesses := t.list("nodes", `["tomcat1", "tomcat2"]`, false), t.list("witnesses", `["witness"]`, false)
 	c.Nodes, c.Witnesses = values(nodes), values(witnesses)
@@ -83,43 +82,6 @@ func ParseCluster(file string, text []byte, known Known) (Cluster, error) {
 		c.Groups = append(c.Groups, p.g)
 	}
 	return c, nil
-}
-
-// parseTiming reads the profile and its overrides; a relation that does not hold is reported at an override it names.
-func parseTiming(t *table) lease.Timing {
-	profile := enum(t, "timing", lease.LAN, timingProfiles)
-	o := t.sub("timing_override")
-	before := len(t.doc.faults)
-	get := func(key string) time.Duration { return o.duration(key, 0, positive) }
-	overrides := lease.Overrides{
-		Renew: get("renew"), Duration: get("duration"), Drift: get("drift"), Margin: get("margin"), KernelSlack: get("kernel_slack"),
-		Heartbeat: get("heartbeat"), Election: get("election"), LeaderLease: get("leader_lease"), Suspect: get("suspect"),
-	}
-	o.done()
-	timing, err := lease.Derive(profile, lease.Address, overrides)
-	if err == nil || len(t.doc.faults) > before {
-		return timing // sums over values that are themselves wrong would only confuse
-	}
-	faults := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		faults = joined.Unwrap()
-	}
-	for _, fault := range faults {
-		reportTiming(t, o, fault.Error())
-	}
-	return timing
-}
-
-// reportTiming finds the override that stands first in the message.
-func reportTiming(t, o *table, reason string) {
-	const hint = "change the override, or remove it and choose another timing profile"
-	for _, word := range strings.Fields(reason) {
-		if o.has(word) {
-			o.fault(word, hint, "%s", reason)
-			return
-		}
-	}
-	t.fault("timing_override", hint, "%s", reason)
 }
 
 // parsedGroup is a group with its place in the file, for the relations that are checked after all are read.

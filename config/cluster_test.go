@@ -66,7 +66,7 @@ address = "10.0.0.5/24"`)
 	spec := resources.Spec{Group: "idm", Name: "tomcat", Kind: resources.KindSystemd, Unit: "tomcat10.service", PendingTimeout: 3 * time.Minute, StopBudget: time.Second}
 	address := spec
 	address.Name, address.Kind, address.Unit = "vip", resources.KindAddress, ""
-	want := Cluster{Name: "idm", Timing: lan, GroupWaitDelay: 2 * time.Minute, FencePolicy: fence.WhenUnsure, FenceAction: fence.Reboot, Groups: []Group{{
+	want := Cluster{Name: "idm", KernelLease: KernelAuto, Timing: lan, GroupWaitDelay: 2 * time.Minute, FencePolicy: fence.WhenUnsure, FenceAction: fence.Reboot, Groups: []Group{{
 		GroupPolicy: placement.GroupPolicy{Name: "idm", FailoverThreshold: -1, FailoverPeriod: 6 * time.Hour, FailbackFrom: -1, FailbackTo: -1,
 			RetryPeriod: time.Hour, Priority: 2000, Standby: placement.StandbyCold},
 		Resources: []Resource{

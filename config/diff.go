@@ -93,6 +93,8 @@ func facts(c Cluster) []fact {
 	all := []fact{{properties: []property{
 		{"name", c.Name},
 		{"timing", string(t.Profile)},
+		{"kernel_lease", string(c.KernelLease)},
+		{"kernel lease in force", string(t.Layer)},
 		{"renew", human(t.Renew)}, {"duration", human(t.Duration)}, {"drift", human(t.Drift)}, {"margin", human(t.Margin)},
 		{"kernel_slack", human(t.KernelSlack)}, {"heartbeat", human(t.Heartbeat)}, {"election", human(t.Election)},
 		{"leader_lease", human(t.LeaderLease)}, {"suspect", human(t.Suspect)},

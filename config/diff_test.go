@@ -49,6 +49,9 @@ address = "10.0.0.9/24"
 		{"values", []string{"name = \"web\"\n", "name = \"web\"\npreferred_owners = [\"a\", \"b\"]\nfailback_window = \"22-4\"\nretry_period_on_failure = \"never\"\nfailover_threshold = 2\n", "port = 8080", "port = 8443"},
 			[]string{"group idm: resource tomcat: probe tcp: port 8080 -> 8443", "group web: preferred_owners none -> a, b", "group web: failover_threshold nodes - 1 -> 2",
 				"group web: failback_window none -> 22-4", "group web: retry_period_on_failure 1h -> never"}},
+		{"kernel lease", []string{"name = \"idm\"\n[[group]]", "name = \"idm\"\ntiming = \"wan\"\nkernel_lease = \"gate\"\n[[group]]"}, []string{
+			"timing lan -> wan", "kernel_lease auto -> gate", "kernel lease in force address -> gate", "renew 200ms -> 1s", "duration 1.4s -> 8s", "drift 7ms -> 40ms",
+			"margin 100ms -> 500ms", "kernel_slack 250ms -> 10ms", "heartbeat 250ms -> 1.5s", "election 250ms -> 1.5s", "leader_lease 250ms -> 1.5s", "suspect 600ms -> 3s"}},
 		{"timing", []string{"name = \"idm\"\n[[group]]", "name = \"idm\"\ntiming_override = { margin = \"150ms\" }\n[[group]]"}, []string{"margin 100ms -> 150ms"}},
 	} {
 		got := Diff(before, mustParse(t, strings.NewReplacer(c.edit...).Replace(old)))

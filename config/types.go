@@ -39,7 +39,8 @@ type Log struct {
 // Cluster is cluster.toml.
 type Cluster struct {
 	Name           string
-	Timing         lease.Timing
+	KernelLease    KernelLease
+	Timing         lease.Timing // on the layer that KernelLease came to
 	GroupWaitDelay time.Duration
 	Nodes          []string // optional: the members this file expects; owners are checked against them
 	Witnesses      []string
@@ -66,8 +67,10 @@ type Resource struct {
 	Probes    []health.Spec
 }
 
-// Known is what a validation may check owners against; the zero value checks against the file's own lists only.
+// Known is what the cluster knows beside the file; the zero value checks owners against the file's own lists only.
 type Known struct {
 	Members   []string
 	Witnesses []string
+	// KernelLease is what kernel_lease = "auto" came to when the configuration was applied; empty: the address lifetime.
+	KernelLease lease.Layer
 }

@@ -146,15 +146,14 @@ func (t Timing) Validate() error {
 		fault(v.d > 0, "%s is %v: it must be positive", v.name, v.d)
 	}
 	fault(slices.Contains(Layers, t.Layer), "kernel_lease %q is unknown: use address or gate", t.Layer)
-	fault(t.KernelSlack >= t.Layer.slack(), "kernel_slack %v is below %v, the rounding of the kernel's own clock for kernel_lease %s",
-		t.KernelSlack, t.Layer.slack(), t.Layer)
+	fault(t.KernelSlack >= t.Layer.slack(), "kernel_slack %v is below %v, the rounding of the kernel's own clock", t.KernelSlack, t.Layer.slack())
 	less := ""
 	if early := t.Layer.early(); early > 0 {
 		less = fmt.Sprintf(" less %v", early)
 	}
 	fault(t.Renew*3 <= t.Duration-t.Layer.early(), "renew %v x 3 exceeds duration %v%s: two lost renewals would end the lease", t.Renew, t.Duration, less)
 	fault(t.Layer == Gate || t.Duration > time.Second,
-		"duration %v must exceed 1s with kernel_lease address: the kernel counts address lifetimes in whole seconds", t.Duration)
+		"duration %v must exceed 1s: the kernel counts address lifetimes in whole seconds", t.Duration)
 	fault(t.LeaderLease <= t.Heartbeat, "leader_lease %v exceeds heartbeat %v: two leaders could overlap", t.LeaderLease, t.Heartbeat)
 	fault(t.LeaderLossWorst() < t.Duration-t.Layer.early(),
 		"renew %v + 3 x heartbeat %v + election %v = %v reaches duration %v%s: the loss of a leader would cost every owner its lease",

@@ -78,7 +78,7 @@ func TestTimingsThatDoNotAddUpAreRefused(t *testing.T) {
 		o    Overrides
 		want string
 	}{
-		"a lease of one second":            {Address, Overrides{Duration: time.Second}, "must exceed 1s with kernel_lease address"},
+		"a lease of one second":            {Address, Overrides{Duration: time.Second}, "must exceed 1s: the kernel counts address lifetimes"},
 		"two lost renewals end it":         {Address, Overrides{Renew: 500 * time.Millisecond}, "two lost renewals"},
 		"two lost renewals, and the gate":  {Gate, Overrides{Renew: 290 * time.Millisecond}, "renew 290ms x 3 exceeds duration 900ms less 45ms"},
 		"the loss of a leader ends it":     {Address, Overrides{Heartbeat: 500 * time.Millisecond}, "the loss of a leader would cost every owner its lease"},
