@@ -133,12 +133,35 @@ func (l *Lab) PartitionOneWay(from, to string, networks ...int) error {
 
 // IsolateFromPeers cuts a node from all other nodes at one moment, but not from the client and the gateway.
 func (l *Lab) IsolateFromPeers(node string, networks ...int) error {
+	return l.isolate(node, true, true, networks)
+}
+
+// IsolateOutgoing stops all that a node sends to the other nodes at one moment; what they send still reaches it, and so does
+// the client both ways.
+func (l *Lab) IsolateOutgoing(node string, networks ...int) error {
+	return l.isolate(node, true, false, networks)
+}
+
+// IsolateIncoming stops all that the other nodes send to a node at one moment; they still hear it, and the client reaches it
+// both ways.
+func (l *Lab) IsolateIncoming(node string, networks ...int) error {
+	return l.isolate(node, false, true, networks)
+}
+
+func (l *Lab) isolate(node string, outgoing, incoming bool, networks []int) error {
 	var cuts []string
 	for _, n := range l.nodes {
 		if n.Name == node {
 			continue
 		}
-		if err := l.pairs(node, n.Name, networks, func(a, b string) { cuts = append(cuts, a+" "+b, b+" "+a) }); err != nil {
+		if err := l.pairs(node, n.Name, networks, func(a, b string) {
+			if outgoing {
+				cuts = append(cuts, a+" "+b)
+			}
+			if incoming {
+				cuts = append(cuts, b+" "+a)
+			}
+		}); err != nil {
 			return err
 		}
 	}

@@ -155,6 +155,17 @@ func TestFaultsDoWhatTheySay(t *testing.T) {
 	}
 	check("one way", reach{n1, n2, false})
 	must(l.Heal())
+	for what, f := range map[string]func(string, ...int) error{"out": l.IsolateOutgoing, "in": l.IsolateIncoming} {
+		must(f("n1"))
+		check(what, reach{n1, n2, false}, reach{n3, n1, false}, reach{n2, n3, true}, reach{c, n1, true})
+		in1, in2 := frames(t, n1), frames(t, n2)
+		pings(t, n2, n1.Addr(0))
+		pings(t, n1, n2.Addr(0))
+		if out, in := frames(t, n2) > in2, frames(t, n1) > in1; out == (what == "out") || in == (what == "in") {
+			t.Errorf("isolated %s: frames of n1 reach n2: %v, of n2 reach n1: %v", what, out, in)
+		}
+		must(l.Heal())
+	}
 
 	must(n1.Silence())
 	check("silent", reach{n1, n2, false}, reach{c, n1, false})

@@ -22,7 +22,7 @@ type ProbeOptions struct {
 
 // Prober measures double ownership as clients would suffer it: by who ANSWERS, not by who has the address. From the client's
 // place it sends each node, in frames to that node's hardware address only, a question for the address (ARP or neighbour
-// solicitation) and an echo request to it, and now and then a question to all as clients send it. A node whose user space is
+// solicitation), each second time an echo request too, and now and then a question to all as clients send it. A node whose user space is
 // frozen still answers, because its kernel does; a node whose packet filter keeps the address shut does not.
 //
 // What counts: a probe sent at s whose first answer by node N was seen at g proves that N answered for the address at some
@@ -32,7 +32,7 @@ type ProbeOptions struct {
 // counts with that length. So
 //   - a handover without overlap gives exactly 0, whatever was delayed on its way, since each s is before and each g after the
 //     moment of the answer;
-//   - an overlap is reported up to one period too short, never too long;
+//   - an overlap is reported up to one period too short, never too long (two periods, where packets pass but no questions);
 //   - an overlap of less than a period and a round trip may be missed.
 //
 // A node that is cut off from clients gives no answers that could be heard, and so does not count.
@@ -71,6 +71,7 @@ type probeNode struct {
 const (
 	probeSlots  = 512         // sequence numbers; with 4ms they come round after 2s
 	probeWindow = time.Second // later answers are not believed
+	echoEvery   = 2           // periods between two echo requests: each frame costs
 	askEvery    = 5           // periods between two questions to all
 	teachEvery  = 50          // periods between two lessons
 	bridgeOver  = 5           // periods
@@ -145,6 +146,7 @@ func (p *Prober) open() (err error) {
 	if err = unix.SetsockoptSockFprog(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
 		return err
 	}
+	_ = unix.SetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
 	// Room for a burst while this process waits for the processor.
 	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
 	if err = unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: p.index}); err != nil {
@@ -185,12 +187,15 @@ func (p *Prober) probe() {
 	mac := probeMAC(slot)
 	for _, a := range p.o.Addrs {
 		for _, n := range p.nodes {
+			from := hostAddr(0, probeHost)
 			if a.Is4() {
 				p.send(arpTo(n.mac, 1, mac, netip.IPv4Unspecified(), make(net.HardwareAddr, 6), a))
-				p.send(echo(n.mac, proberMAC, hostAddr(0, probeHost), a, p.id, uint16(slot)))
 			} else {
+				from = hostAddr6(0, probeHost6)
 				p.send(solicit(n.mac, mac, hostAddr6(0, askHost6), a))
-				p.send(echo(n.mac, proberMAC, hostAddr6(0, probeHost6), a, p.id, uint16(slot)))
+			}
+			if seq%echoEvery == 0 {
+				p.send(echo(n.mac, proberMAC, from, a, p.id, uint16(slot)))
 			}
 		}
 		if ask && a.Is4() {
