@@ -17,6 +17,17 @@ type word struct {
 	Kill   *[]resources.Spec `json:"kill,omitempty"`   // exclusive resources of this node
 }
 
+// Told is what the dead man tells the agent of what it did in its stead: one resource, or all addresses, and how that ended.
+type Told struct {
+	Group    string    `json:"group,omitempty"`
+	Resource string    `json:"resource,omitempty"` // empty: addresses
+	Why      string    `json:"why"`
+	At       time.Time `json:"at"` // wall clock, for people
+}
+
+// maxTold bounds what is kept for an agent that does not speak.
+const maxTold = 16
+
 // maxWord bounds one message, in bytes.
 const maxWord = 128 << 10
 
@@ -46,13 +57,24 @@ func decodeWord(text []byte) (word, error) {
 //  2. An agent that has said nothing for silence is frozen: it is killed and started again. The end of a lease wakes a living
 //     one, so then it is enough that nothing is heard for probation.
 //  3. What is told to one agent holds for its successor: a restart does not move the deadline.
+//  4. What could not be proven gone at the end of the lease is tried again until it can, or the agent says otherwise.
+//  5. A watchdog is not fed while something may live on past its lease and the patience for its end.
 type clock struct {
 	until   time.Time // zero: nothing is held
 	heard   time.Time // last word of the agent; zero: none since it was started
 	fired   bool      // for this until
+	proven  bool      // for this until: everything it covered is gone
+	foreign bool      // until is what a former dead man's agent left; what it held is not known here
 	silence time.Duration
 	probe   time.Time // a word is due by then, since the lease ended; zero: none
+	again   time.Time // next attempt at what was not proven gone; zero: none
 }
+
+// releaseRetry is the time between two attempts to take away what cannot be proven gone.
+const releaseRetry = time.Second
+
+// inherit takes over the lease that the newest agent before this dead man left, as far as a watchdog minds.
+func (c *clock) inherit(until time.Time) { c.until, c.foreign = until, !until.IsZero() }
 
 // probation is how long a living agent may take to say something when its lease has ended.
 const probation = 500 * time.Millisecond
@@ -77,17 +99,48 @@ func (c *clock) tell(w word, now time.Time) {
 	if *w.Until > 0 {
 		until = time.Unix(0, *w.Until).UTC()
 	}
-	if !until.Equal(c.until) {
-		c.until, c.fired = until, false
+	if !until.Equal(c.until) || c.foreign {
+		c.until, c.fired, c.proven, c.foreign, c.again = until, false, false, false, time.Time{}
 	}
+}
+
+// released notes at now what became of the release at the end of the lease until.
+func (c *clock) released(until time.Time, ok bool, now time.Time) {
+	if !until.Equal(c.until) { // the agent has another lease by now
+		return
+	}
+	if c.proven = ok; !ok {
+		c.again = now.Add(releaseRetry)
+	}
+}
+
+// starving says why a watchdog must not be fed at now; empty: it is. silent is the age of the act loop's last sign of life.
+// Where nothing is held, nothing is to be gained by a reset, whatever the agent does.
+func (c *clock) starving(now time.Time, patience, silent time.Duration) string {
+	switch {
+	case c.until.IsZero() || c.proven:
+		return ""
+	case c.foreign && now.Sub(c.until) >= patience:
+		return "the lease of the agent before this one has ended, and no agent says that what it held is gone"
+	case c.foreign:
+		return ""
+	case now.Sub(c.until) >= patience:
+		return "the lease has ended, and what it covered cannot be proven gone"
+	case silent > WatchdogStale:
+		return "the act loop makes no progress while something is held"
+	}
+	return ""
 }
 
 // due says what must happen at now.
 func (c *clock) due(now time.Time) verdict {
 	v := verdict{}
-	if !c.until.IsZero() && !c.fired && !now.Before(c.until) {
+	if c.armed() && !now.Before(c.until) {
 		v.release, c.fired = true, true
 		c.probe = now.Add(probation)
+	}
+	if !c.again.IsZero() && !now.Before(c.again) {
+		v.release, c.again = true, time.Time{}
 	}
 	if now.Sub(c.heard) >= c.silence || !c.probe.IsZero() && !now.Before(c.probe) {
 		v.restart = true
@@ -97,11 +150,17 @@ func (c *clock) due(now time.Time) verdict {
 	return v
 }
 
+// armed says that the end of the lease is still to come or to be acted on.
+func (c *clock) armed() bool { return !c.until.IsZero() && !c.fired && !c.foreign }
+
 // next is the instant at which something may be due.
 func (c *clock) next() time.Time {
 	next := c.heard.Add(c.silence)
-	if !c.until.IsZero() && !c.fired && c.until.Before(next) {
+	if c.armed() && c.until.Before(next) {
 		next = c.until
+	}
+	if !c.again.IsZero() && c.again.Before(next) {
+		next = c.again
 	}
 	if !c.probe.IsZero() && c.probe.Before(next) {
 		next = c.probe

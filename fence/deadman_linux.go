@@ -2,12 +2,14 @@ package fence
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +45,8 @@ type DeadMan struct {
 	// Executor is the program that Execute is called by, left behind when the dead man ends while a lease runs; optional.
 	Executor []string
 	Will     string // file of the agent's lease, for the executor
+	// Watchdog is armed already; optional. Run feeds it, and disarms it in the end if nothing is held then.
+	Watchdog *Watchdog
 
 	mu     sync.Mutex
 	clock  clock
@@ -50,6 +54,8 @@ type DeadMan struct {
 	child  *os.Process
 	ending bool
 	timer  int // timerfd on CLOCK_BOOTTIME
+	pulse  Pulse
+	told   []Told // for the agent, when it speaks
 }
 
 // Run keeps an agent running until it ends for good, and returns its exit code. It locks its memory and its place in front
@@ -57,6 +63,9 @@ type DeadMan struct {
 func (d *DeadMan) Run(ctx context.Context) (int, error) {
 	d.protect()
 	d.clock = clock{silence: frozenAfter}
+	d.inherit()
+	defer d.bequeath()    // last: an executor must find the watchdog closed
+	defer d.endWatchdog() // after the clock's goroutines: by then it is known what is held
 	var err error
 	if d.timer, err = unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC); err != nil {
 		return 1, fmt.Errorf("making a timer: %w", err)
@@ -68,7 +77,9 @@ func (d *DeadMan) Run(ctx context.Context) (int, error) {
 	defer d.wake() // ends the watch
 	defer cancel()
 	watch.Go(func() { d.watch(ctx) })
-	defer d.bequeath()
+	if d.Watchdog != nil {
+		watch.Go(func() { d.keep(ctx) })
+	}
 	pause := time.Duration(0)
 	for {
 		begun := time.Now()
@@ -127,6 +138,9 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{far}
 	cmd.Env = append(os.Environ(), lineVar+"=3")
+	if d.Watchdog != nil {
+		cmd.Env = append(cmd.Env, watchdogVar+"="+d.Watchdog.Info().encode())
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	now := boottime.Now()
 	d.mu.Lock()
@@ -185,12 +199,40 @@ func (d *DeadMan) listen(fd int) {
 			continue
 		}
 		d.hear(w)
+		d.tell(fd)
 	}
 }
 
-func (d *DeadMan) hear(w word) {
+// tell gives the agent, which has just spoken, what it has not been told yet. It never waits.
+func (d *DeadMan) tell(fd int) {
 	d.mu.Lock()
-	d.clock.tell(w, boottime.Now())
+	defer d.mu.Unlock()
+	for len(d.told) > 0 {
+		text, err := json.Marshal(d.told[0])
+		if err == nil && unix.Sendto(fd, text, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) != nil {
+			return // no room, or nobody there any more: the next word brings us here again
+		}
+		d.told = d.told[1:]
+	}
+}
+
+// remember keeps something for the agent; the oldest go first.
+func (d *DeadMan) remember(all ...Told) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range all {
+		if !slices.ContainsFunc(d.told, func(o Told) bool { return o.Group == t.Group && o.Resource == t.Resource && o.Why == t.Why }) {
+			d.told = append(d.told, t)
+		}
+	}
+	d.told = d.told[max(0, len(d.told)-maxTold):]
+}
+
+func (d *DeadMan) hear(w word) {
+	now := boottime.Now()
+	d.pulse.Beat(now)
+	d.mu.Lock()
+	d.clock.tell(w, now)
 	if w.Kill != nil {
 		d.kill = *w.Kill
 	}
@@ -242,11 +284,15 @@ func (d *DeadMan) watch(ctx context.Context) {
 		}
 		d.mu.Lock()
 		v := d.clock.due(boottime.Now())
-		child, kill := d.child, d.kill
+		child, kill, until := d.child, d.kill, d.clock.until
 		d.mu.Unlock()
 		d.set(v.next)
 		if v.release {
-			d.release(kill)
+			ok := d.release(kill)
+			d.mu.Lock()
+			d.clock.released(until, ok, boottime.Now())
+			d.mu.Unlock()
+			d.arm()
 		}
 		if v.restart && child != nil {
 			d.Log.Error("the agent is frozen; killing it to start it again")
@@ -255,8 +301,9 @@ func (d *DeadMan) watch(ctx context.Context) {
 	}
 }
 
-// release drops every address of this node and kills what is exclusive; each whatever becomes of the others.
-func (d *DeadMan) release(kill []resources.Spec) {
+// release drops every address of this node and kills what is exclusive; each whatever becomes of the others. It reports
+// whether all of that is proven gone.
+func (d *DeadMan) release(kill []resources.Spec) bool {
 	held, err := vip.Release()
 	var gone []string
 	for _, h := range held {
@@ -264,12 +311,19 @@ func (d *DeadMan) release(kill []resources.Spec) {
 	}
 	if err != nil {
 		d.Log.Error("the lease has ended; removing addresses", "err", err)
+		d.remember(Told{Why: "addresses cannot be removed: " + err.Error(), At: time.Now()})
 	}
 	if len(gone) > 0 {
 		d.Log.Error("the lease has ended and the agent had not acted: addresses are removed", "addresses", strings.Join(gone, " "))
+		d.remember(Told{Why: "the lease had ended and the agent had not acted: removed " + strings.Join(gone, " "), At: time.Now()})
 	}
 	if len(kill) > 0 {
 		d.Log.Warn("the lease has ended: making sure that nothing exclusive runs on", "resources", len(kill))
 	}
-	KillAll(kill, d.Log)
+	left := KillAll(kill, d.Log)
+	for i := range left {
+		left[i].Why = "the lease has ended and its end cannot be proven: " + left[i].Why
+	}
+	d.remember(left...)
+	return err == nil && len(left) == 0
 }

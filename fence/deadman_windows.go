@@ -29,3 +29,9 @@ func (*Line) Deadline(time.Time) {}
 
 // Exclusive does nothing here.
 func (*Line) Exclusive([]resources.Spec) {}
+
+// Told is empty here.
+func (*Line) Told() []Told { return nil }
+
+// Watchdog is none here.
+func (*Line) Watchdog() *WatchdogInfo { return nil }

@@ -19,6 +19,7 @@ type order struct {
 	Until int64            `json:"until"` // boot time in ns since the clock's base
 	Kill  []resources.Spec `json:"kill"`
 	Will  string           `json:"will"` // file that tells of a successor's lease
+	Heir  heir             `json:"heir"`
 }
 
 // bequeath leaves an executor behind when the dead man ends while a lease is still running: nobody else would be there to
@@ -29,6 +30,9 @@ func (d *DeadMan) bequeath() {
 	held := !d.clock.until.IsZero() && !d.clock.fired
 	if held {
 		o.Until = d.clock.until.UnixNano()
+		if d.Watchdog != nil {
+			o.Heir = heir{Device: d.Watchdog.path, Timeout: d.Watchdog.Info().Timeout}
+		}
 	}
 	d.mu.Unlock()
 	if !held || len(d.Executor) == 0 {
@@ -79,12 +83,30 @@ func Execute(in io.Reader, log *slog.Logger) error {
 	}
 	until := time.Unix(0, o.Until).UTC()
 	for left := until.Sub(boottime.Now()); left > 0; left = until.Sub(boottime.Now()) {
+		if o.Heir.Device != "" {
+			left = min(left, feedEvery(o.Heir.Timeout)) // the first feeding can wait as long: the dead man was the last to feed
+		}
 		time.Sleep(left)
+		if err := o.Heir.touch(false); err != nil {
+			log.Error("the lease of an ended agent still runs", "err", err)
+		}
 	}
-	if next := ReadWill(o.Will); next.After(until) {
-		return nil
-	}
+	return o.carryOut(until, log)
+}
+
+// carryOut takes everything away at the end of the lease, again and again until that is proven, as long as no successor answers
+// for it: at most for the time a watchdog would give.
+func (o *order) carryOut(until time.Time, log *slog.Logger) error {
 	d := &DeadMan{Log: log}
-	d.release(o.Kill)
-	return nil
+	for end := time.Now().Add(max(Patience(o.Kill), o.Heir.Timeout)); ; time.Sleep(releaseRetry) {
+		if next := ReadWill(o.Will); next.After(until) {
+			return nil
+		}
+		if d.release(o.Kill) {
+			return o.Heir.touch(true)
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("what the lease covered cannot be proven gone: a human is needed")
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -25,6 +26,9 @@ type Line struct {
 	mu   sync.Mutex
 	kill []resources.Spec
 	told bool // kill has been told
+	news []Told
+
+	watchdog *WatchdogInfo
 }
 
 // OpenLine finds the line that a dead man gave to this process; nil without one, when the agent runs alone.
@@ -43,27 +47,55 @@ func OpenLine() (*Line, error) {
 		return nil, fmt.Errorf("line to the dead man: %w", err)
 	}
 	l := &Line{fd: fd, gone: make(chan struct{})}
+	if text := os.Getenv(watchdogVar); text != "" {
+		os.Unsetenv(watchdogVar)
+		l.watchdog = &WatchdogInfo{}
+		if err := json.Unmarshal([]byte(text), l.watchdog); err != nil {
+			return nil, fmt.Errorf("%s=%q: %w", watchdogVar, text, err)
+		}
+	}
 	go l.listen()
 	return l, nil
 }
 
-// listen waits for the other end to close, which the kernel does when the dead man dies, however it dies.
+// listen takes what the dead man tells, and waits for the other end to close, which the kernel does when the dead man dies,
+// however it dies.
 func (l *Line) listen() {
 	defer close(l.gone)
+	buf := make([]byte, maxWord)
 	for {
 		p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
 		if _, err := unix.Poll(p, -1); err == unix.EINTR {
 			continue
 		}
-		n, _, err := unix.Recvfrom(l.fd, make([]byte, 16), 0)
+		n, _, err := unix.Recvfrom(l.fd, buf, 0)
 		if err == unix.EAGAIN || err == unix.EINTR {
 			continue
 		}
 		if err != nil || n == 0 {
 			return
 		}
+		var t Told
+		if json.Unmarshal(buf[:n], &t) == nil {
+			l.mu.Lock()
+			l.news = append(l.news, t)
+			l.news = l.news[max(0, len(l.news)-maxTold):]
+			l.mu.Unlock()
+		}
 	}
 }
+
+// Told gives what the dead man has told since the last call, oldest first.
+func (l *Line) Told() []Told {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	news := l.news
+	l.news = nil
+	return news
+}
+
+// Watchdog is the device that stands behind the dead man; nil: none.
+func (l *Line) Watchdog() *WatchdogInfo { return l.watchdog }
 
 // Gone is closed when the dead man has died.
 func (l *Line) Gone() <-chan struct{} { return l.gone }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"hacluster/resources"
 )
 
 // WatchdogMode says whether the agent uses the watchdog device.
@@ -58,19 +60,28 @@ func (p *Pulse) Age(now time.Time) time.Duration {
 	return now.Sub(time.Unix(0, last))
 }
 
-// KeepOptions are what Keep needs; all fields but Log are required.
-type KeepOptions struct {
-	Pulse *Pulse
-	Stale time.Duration    // silence of the act loop after which the watchdog is not fed any more
-	Every time.Duration    // between two looks; at most a third of the watchdog's timeout
-	Now   func() time.Time // the clock of Beat
-	Log   *slog.Logger     // optional
+// Silent refuses to feed once the last beat is older than limit; it fits KeepOptions.Refuse.
+func (p *Pulse) Silent(limit time.Duration) func(now time.Time) string {
+	return func(now time.Time) string {
+		if age := p.Age(now); age > limit {
+			return fmt.Sprintf("the act loop makes no progress (limit %s)", limit)
+		}
+		return ""
+	}
 }
 
-// Keep feeds the watchdog while the act loop makes progress, until ctx ends. It does not disarm: whoever ends ctx in
-// good order does that afterwards. A stale loop that comes back is fed again, if the node still lives.
+// KeepOptions are what Keep needs; all fields but Log are required.
+type KeepOptions struct {
+	Refuse func(now time.Time) string // why the watchdog must not be fed now; empty: it is fed
+	Every  time.Duration              // between two looks; at most a third of the watchdog's timeout
+	Now    func() time.Time           // boot time: it counts on while the machine sleeps
+	Log    *slog.Logger               // optional
+}
+
+// Keep feeds the watchdog while nothing stands against it, until ctx ends. It does not disarm: whoever ends ctx in good order
+// does that afterwards. A node that may be fed again is, if it still lives.
 //
-// A node is reset at the latest Stale + Every + the watchdog's timeout after the last beat.
+// A node is reset at the latest Every + the watchdog's timeout after Refuse began to refuse.
 func Keep(ctx context.Context, w feeder, o KeepOptions) {
 	log := o.Log
 	if log == nil {
@@ -80,12 +91,12 @@ func Keep(ctx context.Context, w feeder, o KeepOptions) {
 	defer t.Stop()
 	starving, failing := false, false
 	for {
-		age := o.Pulse.Age(o.Now())
-		if stale := age > o.Stale; stale != starving {
-			if starving = stale; stale {
-				log.Error("not feeding the watchdog: the act loop makes no progress", "age", age, "stale", o.Stale)
+		why := o.Refuse(o.Now())
+		if (why != "") != starving {
+			if starving = why != ""; starving {
+				log.Error("not feeding the watchdog: this machine will be reset", "reason", why)
 			} else {
-				log.Warn("feeding the watchdog again", "age", age)
+				log.Warn("feeding the watchdog again")
 			}
 		}
 		if !starving {
@@ -103,11 +114,47 @@ func Keep(ctx context.Context, w feeder, o KeepOptions) {
 	}
 }
 
-// CheckWatchdog reports a timeout that does not fit: it is a layer that ends a lease, so it must be shorter than what the
-// takeover waits for silence when nothing else can be trusted, and long enough for a loop on a busy machine.
+// Bounds of the timeout of [watchdog]. A restart of had leaves the device armed and unfed for as long as it takes, a second
+// or two on a busy machine, so a shorter timeout would reset healthy machines.
+const (
+	MinWatchdogTimeout = 5 * time.Second
+	MaxWatchdogTimeout = 10 * time.Minute
+)
+
+// CheckWatchdog reports a timeout that no device can be set to. No takeover waits for the watchdog, so nothing forces it below
+// the takeover wait: it is what becomes of a machine on which every other layer failed (DESIGN.md).
 func CheckWatchdog(timeout time.Duration) error {
-	if timeout < time.Second || timeout > 10*time.Minute {
-		return fmt.Errorf("watchdog timeout %v is not between 1s and 10m", timeout)
+	if timeout < time.Second || timeout > MaxWatchdogTimeout {
+		return fmt.Errorf("watchdog timeout %v is not between 1s and %v", timeout, MaxWatchdogTimeout)
 	}
 	return nil
 }
+
+// WatchdogPatience is how long after the end of a lease the proof may be missing that what it covered is gone, at least.
+// WatchdogStale is how long the act loop may be silent while something is held.
+const (
+	WatchdogPatience = 5 * time.Second
+	WatchdogStale    = 15 * time.Second
+)
+
+// Patience is how long after the end of a lease these exclusive resources may take to be proven gone before a watchdog is
+// no longer fed.
+func Patience(exclusive []resources.Spec) time.Duration {
+	p := WatchdogPatience
+	for _, s := range exclusive {
+		p = max(p, s.StopBudget+time.Second)
+	}
+	return p
+}
+
+// ResetWithin is how long after the end of its lease a node is reset, at the latest, on which something may still run that the
+// lease covered.
+func (i WatchdogInfo) ResetWithin(patience time.Duration) time.Duration {
+	return patience + feedEvery(i.Timeout) + i.Timeout
+}
+
+// Lasting says that the device stays armed when the process that feeds it dies. Only then it is a proof of anything.
+func (i WatchdogInfo) Lasting() bool { return i.MagicClose || i.NoWayOut }
+
+// feedEvery is how often a watchdog is fed.
+func feedEvery(timeout time.Duration) time.Duration { return timeout / 4 }

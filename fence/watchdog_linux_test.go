@@ -205,7 +205,7 @@ func TestKeepFeedsOnlyWhileTheLoopMakesProgress(t *testing.T) {
 		c := &countFeeds{}
 		done := make(chan struct{})
 		go func() {
-			Keep(ctx, c, KeepOptions{Pulse: &pulse, Stale: 3 * time.Second, Every: time.Second, Now: time.Now})
+			Keep(ctx, c, KeepOptions{Refuse: pulse.Silent(3 * time.Second), Every: time.Second, Now: time.Now})
 			close(done)
 		}()
 		after := func(d time.Duration, want int, why string) {

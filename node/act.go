@@ -9,8 +9,10 @@ import (
 	"slices"
 	"time"
 
+	"hacluster/fence"
 	"hacluster/lease"
 	"hacluster/placement"
+	"hacluster/resources"
 	"hacluster/vip"
 )
 
@@ -75,6 +77,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 	n.putBack(st, local)
 	wake = earliest(wake, n.arm(local))
 	plan.Report.Version, plan.Report.Warnings = n.version, n.slots.warnings()
+	plan.Report.Layers, plan.Report.Reset = n.layers, n.resetWithin()
 	n.renewer.say(plan.Report)
 	n.progress.Store(n.clock().UnixNano())
 	return earliest(plan.Wake, wake)
@@ -115,10 +118,23 @@ func (n *Node) bequeath(local placement.Local, plan placement.Plan) {
 	case until.IsZero():
 		return // held without a lease: the deadline that was told last stands
 	}
-	if !until.Equal(n.deadline) {
-		n.deadline = until
+	if !until.Equal(n.deadline) || !n.spoken { // also that nothing is held must be said once: a process before may have held something
+		n.deadline, n.spoken = until, true
 		n.deadMan.Deadline(until)
 	}
+}
+
+// resetWithin is how long after the end of its lease this machine is reset, at the latest, where something may still run that
+// the lease covered; zero: nothing resets it, or nothing that is sure to.
+func (n *Node) resetWithin() time.Duration {
+	if n.watchdog == nil || !n.watchdog.Lasting() {
+		return 0
+	}
+	var specs []resources.Spec
+	if p := n.exclusive.Load(); p != nil {
+		specs = *p
+	}
+	return n.watchdog.ResetWithin(fence.Patience(specs))
 }
 
 // rearmGain is the least that another arming must add to the lifetime of the addresses to be worth the system calls.

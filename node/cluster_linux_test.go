@@ -67,6 +67,8 @@ const later = 200 * time.Millisecond
 
 func (u *undertaker) Alive() {}
 
+func (u *undertaker) Told() []fence.Told { return nil }
+
 func (u *undertaker) Exclusive(specs []resources.Spec) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -40,6 +40,7 @@ type DeadMan interface {
 	Deadline(until time.Time)         // boot-time clock; replaces the former deadline; zero: nothing is held
 	Exclusive(specs []resources.Spec) // what to kill at the deadline, beside removing the addresses
 	Alive()                           // the act loop turns
+	Told() []fence.Told               // what it did since the last call
 }
 
 type noDeadMan struct{}
@@ -47,6 +48,7 @@ type noDeadMan struct{}
 func (noDeadMan) Deadline(time.Time)         {}
 func (noDeadMan) Exclusive([]resources.Spec) {}
 func (noDeadMan) Alive()                     {}
+func (noDeadMan) Told() []fence.Told         { return nil }
 
 // Options of a node. Config and Version are required.
 type Options struct {
@@ -54,6 +56,8 @@ type Options struct {
 	Version string
 	Log     *slog.Logger // nil: discard
 	DeadMan DeadMan      // nil: none stands behind this agent
+
+	Watchdog *fence.WatchdogInfo // that the dead man feeds; nil: none
 }
 
 // Node is a running agent.
@@ -66,6 +70,8 @@ type Node struct {
 	clock   boottime.Clock
 	deadMan DeadMan
 	layers  string // by which the end of a lease is enforced, in words
+
+	watchdog *fence.WatchdogInfo
 
 	ca      authority
 	peers   identity.Peers
@@ -83,6 +89,7 @@ type Node struct {
 	actWake   chan struct{}
 	released  map[string]uint64 // promises of this process; only the act loop uses it
 	deadline  time.Time         // as told to the dead man; only the act loop uses it
+	spoken    bool              // a deadline has been told; only the act loop uses it
 	kernelEnd time.Time         // when the kernel removes the addresses, as armed last; only the act loop uses it
 	leaving   atomic.Bool
 	progress  atomic.Int64                     // boot time of the newest round of the act loop, ns since the clock's base
@@ -105,6 +112,10 @@ func Open(o Options) (_ *Node, err error) {
 		actWake: make(chan struct{}, 1), released: map[string]uint64{}, change: make(chan struct{}), layers: "agent, address lifetime"}
 	if o.DeadMan != nil {
 		n.layers = "agent, dead man, address lifetime"
+	}
+	if o.Watchdog != nil {
+		n.layers += fmt.Sprintf(", watchdog (%s, %s)", o.Watchdog.Identity, o.Watchdog.Timeout)
+		n.watchdog = o.Watchdog
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -48,6 +48,11 @@ type Report struct {
 	NoGate  string                 `json:"no_gate,omitempty"` // why not, for people
 	Unsure  string                 `json:"unsure,omitempty"`  // why the end of its lease may not end an exclusive resource here; empty: it does
 	Groups  map[string]GroupReport `json:"groups,omitempty"`
+	Layers  string                 `json:"layers,omitempty"` // by which the end of its lease is enforced there, in words
+
+	// Reset is how long after the end of its lease the node is reset by its watchdog, at the latest, where something may still
+	// run that the lease covered. Zero: no watchdog that is sure to do so.
+	Reset time.Duration `json:"reset_ns,omitempty"`
 
 	// Warnings are sentences for people about settings of this node; no decision depends on them.
 	Warnings []string `json:"warnings,omitempty"`

@@ -45,9 +45,6 @@ func (v *runVerb) run(ctx context.Context, logTo io.Writer) error {
 	if err != nil {
 		return configError{err}
 	}
-	if cfg.Watchdog.Mode != fence.WatchdogOff {
-		return configError{fmt.Errorf("%s: watchdog.mode: this version feeds no watchdog device yet: write mode = \"off\"", v.config)}
-	}
 	log := logger(cfg.Log, logTo)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, stopSignals...)
@@ -57,9 +54,12 @@ func (v *runVerb) run(ctx context.Context, logTo io.Writer) error {
 		return err
 	}
 	if line == nil && !v.alone {
-		if code, done, err := guard(ctx, v.config, cfg.Socket, log, signals); done {
+		if code, done, err := guard(ctx, v.config, cfg, log, signals); done {
 			return exitCode(code, err)
 		}
+	}
+	if line == nil && cfg.Watchdog.Mode == fence.WatchdogRequired {
+		return configError{fmt.Errorf("%s: watchdog.mode is required, and there is no dead man here to feed one", v.config)}
 	}
 	return v.agent(ctx, cfg, line, log, signals)
 }
@@ -69,7 +69,7 @@ func (v *runVerb) agent(ctx context.Context, cfg config.Node, line *fence.Line, 
 	oneThread()
 	o := node.Options{Config: cfg, Version: version, Log: log}
 	if line != nil {
-		o.DeadMan = line
+		o.DeadMan, o.Watchdog = line, line.Watchdog()
 	}
 	n, err := node.Open(o)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"syscall"
@@ -68,14 +69,18 @@ func (h heartbeat) alive(silent time.Duration) {
 }
 
 // guard is the parent's part of had run: it keeps an agent running until that ends for good.
-func guard(ctx context.Context, file, socket string, log *slog.Logger, signals <-chan os.Signal) (code int, done bool, err error) {
+func guard(ctx context.Context, file string, cfg config.Node, log *slog.Logger, signals <-chan os.Signal) (code int, done bool, err error) {
 	bin, err := os.Executable()
 	if err != nil {
 		return exitFailed, true, err
 	}
+	dog, err := openWatchdog(cfg.Watchdog, log)
+	if err != nil {
+		return exitConfig, true, configError{fmt.Errorf("%s: watchdog.mode is required: %w", file, err)}
+	}
 	every, fed := watchdogEvery(), time.Time{}
 	d := &fence.DeadMan{Agent: []string{bin, "run", "--config", file}, Log: log.With("process", "dead man"), Final: []int{exitConfig, exitUsage}, Signals: signals,
-		Executor: []string{bin, "execute"}, Will: fence.WillPath(socket),
+		Executor: []string{bin, "execute"}, Will: fence.WillPath(cfg.Socket), Watchdog: dog,
 		Ready:  func() { daemon.SdNotify(false, daemon.SdNotifyReady) },
 		Ending: func() { daemon.SdNotify(false, daemon.SdNotifyStopping) },
 		Alive: func() {
@@ -86,6 +91,29 @@ func guard(ctx context.Context, file, socket string, log *slog.Logger, signals <
 		}}
 	code, err = d.Run(ctx)
 	return code, true, err
+}
+
+// openWatchdog arms the watchdog device that the dead man feeds; nil: none is used.
+func openWatchdog(c config.Watchdog, log *slog.Logger) (*fence.Watchdog, error) {
+	dog, why, err := fence.OpenWatchdogFor(c.Mode, c.Device, c.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	if why != "" {
+		log.Info("no watchdog is used", "device", c.Device, "reason", why)
+	}
+	if dog == nil {
+		return nil, nil
+	}
+	i := dog.Info()
+	log.Info("watchdog armed", "device", c.Device, "identity", i.Identity, "timeout", i.Timeout)
+	if i.NoWayOut {
+		log.Warn("the watchdog cannot be disarmed (nowayout): this machine resets when had is stopped and nothing else feeds it", "device", c.Device)
+	}
+	if !i.Lasting() {
+		log.Warn("the watchdog's driver disarms it when the dead man dies: it covers a frozen machine only", "device", c.Device)
+	}
+	return dog, nil
 }
 
 // restarting says that systemd will start the agent again as soon as it has ended: the pending job of our unit is a

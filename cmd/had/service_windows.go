@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"hacluster/config"
 	"hacluster/fence"
 )
 
@@ -29,7 +30,7 @@ type heartbeat struct {
 func newHeartbeat(*fence.Line) heartbeat { return heartbeat{5 * time.Second} }
 
 // guard: there is no dead man on Windows yet; the agent runs alone.
-func guard(context.Context, string, string, *slog.Logger, <-chan os.Signal) (code int, done bool, err error) {
+func guard(context.Context, string, config.Node, *slog.Logger, <-chan os.Signal) (code int, done bool, err error) {
 	return 0, false, nil
 }
 
