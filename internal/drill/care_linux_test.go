@@ -30,8 +30,8 @@ func TestPutBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("outage %s, %d failed", out.Outage, out.Failed)
-	if out.To != owner || out.Double != 0 {
-		t.Errorf("owner %s -> %s, double %s", owner, out.To, out.Double)
+	if out.To != owner || out.Breach() != "" {
+		t.Errorf("owner %s -> %s, %s", owner, out.To, out.Breach())
 	}
 	log, _ := os.ReadFile(c.Agent(owner).Log)
 	if !strings.Contains(string(log), "removed behind our back") {
@@ -113,8 +113,8 @@ func TestRedundantNetworks(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("outage %s, %d failed", out.Outage, out.Failed)
-	if out.To != owner || out.Failed != 0 || out.Double != 0 {
-		t.Errorf("owner %s -> %s, %d failed, double %s", owner, out.To, out.Failed, out.Double)
+	if out.To != owner || out.Failed != 0 || out.Breach() != "" {
+		t.Errorf("owner %s -> %s, %d failed, %s", owner, out.To, out.Failed, out.Breach())
 	}
 }
 
@@ -156,8 +156,8 @@ func TestColdExclusive(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%-16s outage %8s, %3d failed, double %s, %s -> %s", name, out.Outage.Round(time.Millisecond), out.Failed, out.Double, out.From, out.To)
-		if out.Double != 0 {
-			t.Errorf("%s: two nodes held the address for %s (S1)", name, out.Double)
+		if b := out.Breach(); b != "" {
+			t.Error(b)
 		}
 	}
 	close(stop)

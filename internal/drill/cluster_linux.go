@@ -47,7 +47,8 @@ type Options struct {
 type Cluster struct {
 	Lab      *lab.Lab
 	Client   *lab.Client
-	Observer *lab.Observer
+	Observer *lab.Observer // who has the address, by the kernels' own events
+	Prober   *lab.Prober   // who answers for it, by the client
 	VIP      netip.Prefix
 	Bin      string
 
@@ -166,9 +167,13 @@ func (c *Cluster) token(ctx context.Context, role string) (token string, err err
 	return token, err
 }
 
-// instruments starts the client and the observer.
+// instruments starts the client and the two judges of S1.
 func (c *Cluster) instruments() (err error) {
-	if c.Observer, err = c.Lab.Observe(lab.ObserveOptions{Addrs: []netip.Addr{c.VIP.Addr()}}); err != nil {
+	addrs := []netip.Addr{c.VIP.Addr()}
+	if c.Observer, err = c.Lab.Observe(lab.ObserveOptions{Addrs: addrs}); err != nil {
+		return err
+	}
+	if c.Prober, err = c.Lab.Probe(lab.ProbeOptions{Addrs: addrs}); err != nil {
 		return err
 	}
 	c.Client, err = c.Lab.StartClient(lab.ClientOptions{Target: netip.AddrPortFrom(c.VIP.Addr(), Port)})

@@ -7,91 +7,39 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"hacluster/internal/lab"
 )
 
-// Outcome is what clients and the observer saw of one fault.
+// Outcome is what clients and the observers saw of one fault.
 type Outcome struct {
 	Fault  string        `json:"fault"`
 	Outage time.Duration `json:"outage_ns"` // longest gap between two answers
 	Failed int           `json:"failed"`    // requests
-	Double time.Duration `json:"double_ns"` // time in which two nodes held the address before clients' eyes
+	Double time.Duration `json:"double_ns"` // time in which two nodes answered for the address (S1)
 	From   string        `json:"from"`
 	To     string        `json:"to"`
+
+	Present time.Duration `json:"present_ns"`   // time in which two nodes that clients hear had the address, answering or not
+	Layer   string        `json:"kernel_lease"` // what ends a lease in the kernel: address or gate
+	Overlap []lab.Overlap `json:"overlap,omitempty"`
+}
+
+// Breach says how S1 was broken, "" when it was not. Two nodes must never answer for an address. Where the lifetime of the
+// address is what ends a lease, they must not have it at one time either; behind a gate that is shut, having it is nothing.
+func (o Outcome) Breach() string {
+	switch {
+	case o.Double > 0:
+		return fmt.Sprintf("%s: two nodes answered for the address for %s (S1): %v", o.Fault, o.Double, o.Overlap)
+	case o.Present > 0 && o.Layer == "address":
+		return fmt.Sprintf("%s: two nodes had the address for %s (S1): %v", o.Fault, o.Present, o.Overlap)
+	}
+	return ""
 }
 
 // quiet is how long the client must have been answered without interruption before and after a fault.
 const quiet = 700 * time.Millisecond
-
-// Drill is one fault and the way back.
-type Drill struct {
-	Name  string
-	Moves bool // the group is expected on the other node afterwards
-	Fault func(ctx context.Context, c *Cluster, owner string) error
-	Mend  func(ctx context.Context, c *Cluster, owner string) error // optional
-}
-
-// Drills by name, in the order of the demo.
-var Drills = []Drill{
-	{Name: "planned move", Moves: true, Fault: func(ctx context.Context, c *Cluster, owner string) error {
-		_, err := c.Hactl(ctx, "witness", "group", "move", Group, "--to", Other(owner), "--wait")
-		return err
-	}},
-	{Name: "service killed", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error {
-		return c.signalService(owner, (*lab.Node).Kill9)
-	}},
-	{Name: "service frozen", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error {
-		return c.signalService(owner, (*lab.Node).Freeze)
-	}},
-	{Name: "power cut", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Node(owner).PowerCut() },
-		Mend: func(_ context.Context, c *Cluster, owner string) error { return c.PowerOn(owner) }},
-	{Name: "cable pulled", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Node(owner).CableOut() },
-		Mend: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Node(owner).CableIn() }},
-	{Name: "cut from peers", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.IsolateFromPeers(owner) },
-		Mend: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Heal() }},
-	{Name: "agent killed", Fault: func(_ context.Context, c *Cluster, owner string) error {
-		return c.withAgent(owner, (*lab.Node).Kill9) // the dead man starts it again
-	}},
-	{Name: "parent killed", Fault: func(_ context.Context, c *Cluster, owner string) error {
-		if err := c.Agent(owner).Kill9(); err != nil { // systemd would start both again
-			return err
-		}
-		return c.StartAgent(owner)
-	}},
-	{Name: "both killed", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error {
-		if err := c.Agent(owner).Freeze(); err != nil { // so that it does not start another
-			return err
-		}
-		return errors.Join(c.withAgent(owner, (*lab.Node).Kill9), c.Agent(owner).Kill9())
-	}, Mend: func(_ context.Context, c *Cluster, owner string) error { return c.StartAgent(owner) }},
-	{Name: "agent frozen", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error {
-		return c.withAgent(owner, (*lab.Node).Freeze) // the dead man releases, kills it and starts another
-	}},
-	{Name: "both frozen", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error {
-		return errors.Join(c.Agent(owner).Freeze(), c.withAgent(owner, (*lab.Node).Freeze))
-	}, Mend: func(_ context.Context, c *Cluster, owner string) error {
-		return errors.Join(c.Agent(owner).Thaw(), c.withAgent(owner, (*lab.Node).Thaw))
-	}},
-	{Name: "all frozen", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Node(owner).FreezeAll() },
-		Mend: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Node(owner).ThawAll() }},
-	{Name: "agent restarted", Fault: func(_ context.Context, c *Cluster, owner string) error { return c.RestartAgent(owner) }},
-	{Name: "standby lost", Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Node(Other(owner)).PowerCut() },
-		Mend: func(_ context.Context, c *Cluster, owner string) error { return c.PowerOn(Other(owner)) }},
-	{Name: "witness lost", Fault: func(_ context.Context, c *Cluster, _ string) error { return c.Lab.Node("witness").PowerCut() },
-		Mend: func(_ context.Context, c *Cluster, _ string) error { return c.PowerOn("witness") }},
-}
-
-// Find returns the drill of that name.
-func Find(name string) (Drill, bool) {
-	i := slices.IndexFunc(Drills, func(d Drill) bool { return d.Name == name })
-	if i < 0 {
-		return Drill{}, false
-	}
-	return Drills[i], true
-}
 
 // Run puts the cluster through one drill and returns when it is ready again.
 func (c *Cluster) Run(ctx context.Context, d Drill) (Outcome, error) {
@@ -141,13 +89,34 @@ func (c *Cluster) outcome(ctx context.Context, out Outcome, since time.Time) (Ou
 	if err != nil {
 		return out, err
 	}
-	held, err := c.Observer.Report(since)
+	out.Outage, out.Failed = report.Gap, report.Failed
+	st, err := c.Status(ctx)
 	if err != nil {
 		return out, err
 	}
-	out.Outage, out.Failed, out.Double = report.Gap, report.Failed, held.Double
-	out.To, err = c.Owner(ctx)
-	return out, err
+	out.To = Web(st).Owner
+	if out.To == "" {
+		return out, errors.New("nobody owns the group")
+	}
+	return c.Judge(out, string(st.Timing.Layer), since)
+}
+
+// Judge adds to an outcome whether two nodes answered for the address, or had it, since an instant. The kernel lease in force
+// is what "hactl status" says.
+func (c *Cluster) Judge(out Outcome, layer string, since time.Time) (Outcome, error) {
+	had, err := c.Observer.Report(since)
+	if err != nil {
+		return out, err
+	}
+	answered, err := c.Prober.Report(since)
+	if err != nil {
+		return out, err
+	}
+	out.Layer, out.Double, out.Present = layer, answered.Double, had.Double
+	if out.Overlap = answered.Overlaps; out.Double == 0 && layer == "address" {
+		out.Overlap = had.Overlaps
+	}
+	return out, nil
 }
 
 func (c *Cluster) describe(ctx context.Context) string {

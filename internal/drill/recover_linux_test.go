@@ -106,10 +106,12 @@ func (r *rescue) votes(n int) time.Duration {
 
 func (r *rescue) double(since time.Time) {
 	r.t.Helper()
-	held, err := r.Observer.Report(since)
+	st, err := r.Status(r.ctx)
 	r.must(err)
-	if held.Double != 0 {
-		r.t.Errorf("two nodes held the address for %s (S1)", held.Double)
+	out, err := r.Judge(Outcome{Fault: r.t.Name()}, string(st.Timing.Layer), since)
+	r.must(err)
+	if b := out.Breach(); b != "" {
+		r.t.Error(b)
 	}
 }
 

@@ -76,8 +76,8 @@ func drillAll(ctx context.Context, t *testing.T, c *Cluster, list []Drill) {
 			t.Fatalf("%s: %v", d.Name, err)
 		}
 		t.Logf("%-22s outage %8s, %3d failed, double %s, %s -> %s", d.Name, out.Outage.Round(time.Millisecond), out.Failed, out.Double, out.From, out.To)
-		if out.Double != 0 {
-			t.Errorf("%s: two nodes held the address for %s (S1)", d.Name, out.Double)
+		if b := out.Breach(); b != "" {
+			t.Error(b)
 		}
 		if moved := out.From != out.To; moved != d.Moves {
 			t.Errorf("%s: owner %s -> %s", d.Name, out.From, out.To)

@@ -120,9 +120,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 		d.say("%-16s %10s %16d %14s   %s -> %s", o.Fault, o.Outage.Round(time.Millisecond), o.Failed, o.Double, o.From, o.To)
 		double += o.Double
 	}
-	d.say("\nThe client opens a new connection every 5 ms; outage is its longest time without\nan answer. Two owners is the time in which two nodes held the address.")
+	d.say("\nThe client opens a new connection every 5 ms; outage is its longest time without\nan answer. Two owners is the time in which two nodes answered for the address.")
 	if double != 0 {
-		return errors.New("two nodes held the address at once: this must never be")
+		return errors.New("two nodes answered for the address at once: this must never be")
 	}
 	if d.keep {
 		detached = true
