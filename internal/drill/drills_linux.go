@@ -35,9 +35,9 @@ var Drills = []Drill{
 	{Name: "cut from peers", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.IsolateFromPeers(owner) },
 		Mend: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Heal() }},
 	// The owner hears its peers, who do not hear it; and the other way round. Clients reach it in both.
-	{Name: "cut from peers, outgoing only", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.IsolateOutgoing(owner) },
+	{Name: "outgoing cut from peers", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.IsolateOutgoing(owner) },
 		Mend: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Heal() }},
-	{Name: "cut from peers, incoming only", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.IsolateIncoming(owner) },
+	{Name: "incoming cut from peers", Moves: true, Fault: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.IsolateIncoming(owner) },
 		Mend: func(_ context.Context, c *Cluster, owner string) error { return c.Lab.Heal() }},
 	{Name: "agent killed", Fault: func(_ context.Context, c *Cluster, owner string) error {
 		return c.withAgent(owner, (*lab.Node).Kill9) // the dead man starts it again
