@@ -46,7 +46,7 @@ var appliers = map[CommandKind]func(State, Command) (State, Result){
 	CmdToken:       applyToken,
 	CmdSettle:      applySettle,
 	CmdUseToken:    applyUseToken,
-	CmdNote:        func(s State, c Command) (State, Result) { return s.record(c, "", ""), Result{} },
+	CmdNote:        note,
 }
 
 func refuse(format string, args ...any) Result { return Result{Why: fmt.Sprintf(format, args...)} }

@@ -42,6 +42,7 @@ func Decide(p Policy, s State, v View, now time.Time) Decision {
 	}
 	d.fencing(groups)
 	d.nodes() // last: commands are proposed in order, and what is only for display must not delay a takeover
+	d.ladders()
 	return d.out
 }
 

@@ -154,6 +154,11 @@ func (r *reconciler) down(res ResourcePolicy, lr LocalResource) {
 		}
 	case r.dependentsDown(res):
 		r.stop(res, lr, "no longer wanted here")
+	case res.Address && res.RunOn == RunOnOwner && lr.Doing == "":
+		if why := r.blockedAbove(res); why != "" { // clients are not to be kept on what is half dead
+			r.do(ActStop, res, false, why)
+			r.actions[len(r.actions)-1].Rung = RungAddress
+		}
 	}
 }
 

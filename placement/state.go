@@ -122,6 +122,7 @@ const (
 	RuleConfig      Rule = "config"       // configuration applied
 	RuleNode        Rule = "node"         // node joined, paused, resumed, removed, promoted
 	RuleObserved    Rule = "observed"     // node lost or back; evidence only
+	RuleLadder      Rule = "ladder"       // a stop did not succeed, and what followed (Rung); evidence only
 	RuleQuorumForce Rule = "quorum-force" // an administrator let one survivor go on without the majority
 	RuleFence       Rule = "fence"        // a node is about to be fenced
 	RuleFenced      Rule = "fenced"       // a device confirmed that it was stopped; also of what that allows

@@ -54,6 +54,8 @@ type Report struct {
 	// run that the lease covered. Zero: no watchdog that is sure to do so.
 	Reset time.Duration `json:"reset_ns,omitempty"`
 
+	Ladder []Step `json:"ladder,omitempty"` // what followed stops that did not succeed; each until it is in the history
+
 	// Warnings are sentences for people about settings of this node; no decision depends on them.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -139,6 +141,7 @@ type Action struct {
 	Resource string
 	Epoch    uint64
 	Restart  bool // counts as a restart
+	Rung     Rung // the action is this step of the ladder; empty: of none
 	Why      string
 }
 
