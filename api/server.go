@@ -73,6 +73,8 @@ var routes = []route{
 	{method: "POST", path: "/v1/nodes/{node}/drain", handle: writes[VerbDrain].handle},
 	{method: "POST", path: "/v1/nodes/{node}/resume", handle: writes[VerbResume].handle},
 	{method: "DELETE", path: "/v1/nodes/{node}", handle: writes[VerbRemove].handle},
+	{method: "POST", path: "/v1/nodes/{node}/fence", handle: writes[VerbFence].handle},
+	{method: "POST", path: "/v1/fence/check", handle: writes[VerbFenceCheck].handle},
 	{method: "POST", path: "/v1/tokens", handle: writes[VerbToken].handle},
 	{method: "POST", path: "/v1/join", handle: (*Server).join},
 }

@@ -79,6 +79,9 @@ type NodeStatus struct {
 	Lease     time.Duration  `json:"lease_ns"`          // what is at least left of its lease; 0: none
 	Groups    []string       `json:"groups,omitempty"`  // that it owns
 	Release   string         `json:"release,omitempty"` // by which layers its lease is enforced
+	Gate      bool           `json:"gate"`              // its kernel carries the gate
+	NoGate    string         `json:"no_gate,omitempty"` // why not
+	Config    uint64         `json:"config,omitempty"`  // version of the configuration that it follows; 0: unknown
 }
 
 // GroupStatus is one group.
@@ -128,6 +131,7 @@ type Write struct {
 	Role     placement.Role `json:"role,omitempty"`   // token
 	TTL      time.Duration  `json:"ttl_ns,omitempty"` // token
 	Rejoin   string         `json:"rejoin,omitempty"` // token: the member that may come back with it
+	Action   string         `json:"action,omitempty"` // fence: reboot, off or on; empty: what the configuration says
 }
 
 // Verb names a write. Paths: see routes in server.go.
@@ -143,6 +147,8 @@ const (
 	VerbResume       Verb = "resume"
 	VerbRemove       Verb = "remove"
 	VerbToken        Verb = "token"
+	VerbFence        Verb = "fence"       // answers when it is known what came of it, which may take minutes
+	VerbFenceCheck   Verb = "fence-check" // asks the devices, of all nodes without Node; the agent that is called asks them, not the leader
 )
 
 // Reply is the answer to a write that was accepted. With --wait hactl follows the status from here.
@@ -154,6 +160,26 @@ type Reply struct {
 	Token   string   `json:"token,omitempty"`
 	Target  string   `json:"target,omitempty"`
 	Already bool     `json:"already,omitempty"` // nothing to do
+	Fenced  *Fenced  `json:"fenced,omitempty"`  // fence and fence-check
+
+	Warnings []string `json:"warnings,omitempty"` // accepted, with what will not work yet
+}
+
+// Fenced is what came of a fencing, or of asking the devices.
+type Fenced struct {
+	Confirmed bool          `json:"confirmed"` // every device of one level confirmed it; of a check: no device has a fault
+	Reason    string        `json:"reason,omitempty"`
+	Devices   []string      `json:"devices,omitempty"` // what each said, in order
+	Health    []FenceHealth `json:"health,omitempty"`  // of a check
+}
+
+// FenceHealth is one device for one node.
+type FenceHealth struct {
+	Node   string `json:"node"`
+	Device string `json:"device"`
+	Level  int    `json:"level"`
+	State  string `json:"state,omitempty"` // on, off, unknown; empty: the agent cannot say
+	Fault  string `json:"fault,omitempty"` // why it could not be asked
 }
 
 // Join is what a new node sends with its token; TLS without a client certificate, its own ALPN.

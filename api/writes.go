@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,13 @@ type (
 		Role   placement.Role `json:"role,omitempty"`
 		TTL    time.Duration  `json:"ttl_ns,omitempty"`
 		Rejoin string         `json:"rejoin,omitempty"`
+	}
+	fenceBody struct {
+		Action string `json:"action,omitempty"`
+		DryRun bool   `json:"dry_run,omitempty"`
+	}
+	checkBody struct {
+		Node string `json:"node,omitempty"`
 	}
 	noBody struct{}
 )
@@ -80,6 +88,17 @@ var writes = map[Verb]write{
 	VerbDrain:        {VerbDrain, "POST", "/v1/nodes/{node}/drain", parseForce, forceOf},
 	VerbResume:       {VerbResume, "POST", "/v1/nodes/{node}/resume", parseNone, noneOf},
 	VerbRemove:       {VerbRemove, "DELETE", "/v1/nodes/{node}", parseForce, forceOf},
+	VerbFence: {VerbFence, "POST", "/v1/nodes/{node}/fence", parseInto(func(b fenceBody, w *Write) error {
+		w.Action, w.DryRun = b.Action, b.DryRun
+		if !slices.Contains([]string{"", "reboot", "off", "on"}, b.Action) {
+			return Errorf(CodeInvalid, "use reboot, off or on", "the action %q is unknown", b.Action)
+		}
+		return nil
+	}), func(w Write) any { return fenceBody{w.Action, w.DryRun} }},
+	VerbFenceCheck: {VerbFenceCheck, "POST", "/v1/fence/check", parseInto(func(b checkBody, w *Write) error {
+		w.Node = b.Node
+		return nil
+	}), func(w Write) any { return checkBody{w.Node} }},
 	VerbToken: {VerbToken, "POST", "/v1/tokens", parseInto(func(b tokenBody, w *Write) error {
 		w.Role, w.TTL, w.Rejoin = b.Role, b.TTL, b.Rejoin
 		switch {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -89,6 +90,43 @@ func (f *Fencer) Run(ctx context.Context, req Request) Report {
 		}
 	}
 	return x.giveUp(errors.Join(errs...))
+}
+
+// PowerOn gives a node its power back, by every device that can switch power: a later level may have taken what an earlier
+// one needs, so the last level comes first. Confirmed means that each said so; the node is not waited for.
+func (f *Fencer) PowerOn(ctx context.Context, node string, epoch uint64) Report {
+	x := &run{f: f, req: Request{Node: node, Action: On, Epoch: epoch}, start: time.Now(), r: Report{Node: node, Action: On, Epoch: epoch}}
+	if !f.enter(node) {
+		return x.giveUp(ErrBusy)
+	}
+	defer f.leave(node)
+	levels := f.Plan(node)
+	slices.Reverse(levels)
+	var errs []error
+	var names []string
+	for _, l := range levels {
+		for _, d := range l.Devices {
+			if err := f.faults[d.Name]; err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", d.Name, err))
+				continue
+			}
+			if m := f.agents[d.Agent].Metadata; !m.Supports(On) || !m.Supports(Reboot) {
+				continue // it takes something else than power, which only the node itself may ask back
+			}
+			names = append(names, d.Name)
+			if err := x.retry(ctx, d, func(try int) error { return x.ask(ctx, d, On, try).err }); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", d.Name, err))
+			}
+		}
+	}
+	if len(names) == 0 && len(errs) == 0 {
+		errs = append(errs, ErrNoDevice)
+	}
+	if len(errs) > 0 {
+		return x.giveUp(errors.Join(errs...))
+	}
+	x.r.Confirmed, x.r.Took, x.r.Reason = true, time.Since(x.start), "switched on by "+strings.Join(names, ", ")
+	return x.r
 }
 
 func (f *Fencer) enter(node string) bool {

@@ -2,13 +2,12 @@ package node
 
 import (
 	"context"
-	"errors"
 	"maps"
-	"net/netip"
 	"os"
 	"slices"
 	"time"
 
+	"hacluster/config"
 	"hacluster/fence"
 	"hacluster/lease"
 	"hacluster/placement"
@@ -41,6 +40,7 @@ func (n *Node) actLoop(ctx context.Context) {
 
 // act runs one round and returns when the next one is due.
 func (n *Node) act(ctx context.Context) time.Time {
+	n.resumed() // before a lease is used
 	st := n.raft.State()
 	if err := st.Check(); err != nil {
 		n.giveUp(err)
@@ -50,7 +50,9 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.slots.askAddresses()
 	}
 	if c, ok := n.slots.configure(st); ok {
+		n.fences.configure(n.ctx, c.Fences)
 		n.follow(c.Timing)
+		n.gate.follow(c.KernelLease != config.KernelAddress, c.Timing.Layer == lease.Gate)
 		specs := n.slots.exclusive()
 		n.exclusive.Store(&specs)
 		n.deadMan.Exclusive(specs)
@@ -61,7 +63,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 		Inherited: n.renewer.inheritedUntil()}
 	plan := placement.Reconcile(st.Policy, st, local, n.clock())
 	for _, group := range slices.Sorted(maps.Keys(plan.Released)) {
-		if n.slots.retiringIn(group) {
+		if n.slots.leftIn(group) {
 			r := plan.Report.Groups[group]
 			r.Released, r.Holding = n.released[group], true
 			plan.Report.Groups[group] = r
@@ -75,9 +77,13 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.slots.perform(a)
 	}
 	n.putBack(st, local)
-	wake = earliest(wake, n.arm(local))
-	plan.Report.Version, plan.Report.Warnings = n.version, n.slots.warnings()
+	wake = earliest(wake, n.arm(st, local))
+	plan.Report.Version, plan.Report.Warnings = n.version, append(n.slots.warnings(), n.fences.warnings()...)
+	plan.Report.Gate, plan.Report.NoGate = n.gate.carries()
+	plan.Report.Config, plan.Report.Retime = n.slots.following(), n.awaitsStart()
 	plan.Report.Layers, plan.Report.Reset = n.layers, n.resetWithin()
+	n.ladder.heard(n.deadMan.Told())
+	plan.Report.Ladder = n.ladder.pending(st, n.name)
 	n.renewer.say(plan.Report)
 	n.progress.Store(n.clock().UnixNano())
 	return earliest(plan.Wake, wake)
@@ -137,54 +143,13 @@ func (n *Node) resetWithin() time.Duration {
 	return n.watchdog.ResetWithin(fence.Patience(specs))
 }
 
-// rearmGain is the least that another arming must add to the lifetime of the addresses to be worth the system calls.
-const rearmGain = 50 * time.Millisecond
-
-// arm renews the lifetime of every address that is online here under a lease, all in one batch, and returns when it is
-// worth while again. The kernel counts whole seconds and the remaining time is rounded down, so a lease of 1.4s that is
-// armed at its begin covers one second; armed again one second before its end it covers all of it.
-func (n *Node) arm(local placement.Local) time.Time {
-	var specs []vip.Spec
-	var until time.Time
-	held := n.slots.addresses()
-	for _, k := range slices.SortedFunc(maps.Keys(held), key.compare) {
-		end, ok := local.Leased[k.group]
-		if !ok {
-			continue
-		}
-		if until.IsZero() || end.Before(until) {
-			until = end
-		}
-		specs = append(specs, held[k].spec)
-		held[k].adopt()
-	}
-	now := n.clock()
-	life := lease.KernelLifetime(now, until)
-	if len(specs) == 0 || life == 0 {
-		return time.Time{} // too late for this grant: the addresses live on by the one before, the next one arms them
-	}
-	if now.Add(life).Sub(n.kernelEnd) >= rearmGain {
-		n.kernelEnd = now.Add(life)
-		if err := n.vips.RenewBy(specs, until); err != nil {
-			if !errors.Is(err, vip.ErrGone) && !errors.Is(err, vip.ErrLifetime) {
-				n.log.Error("renewing the lifetime of addresses", "err", err)
-			}
-			n.slots.askAddresses()
-		}
-	}
-	if last := until.Add(-life - rearmGain/2); last.After(now) {
-		return last
-	}
-	return time.Time{}
-}
-
 // putBack says who took an address away, when it was not us. Reconcile starts it again by itself.
 func (n *Node) putBack(st placement.State, local placement.Local) {
 	for k, a := range n.slots.all() {
 		gs := st.Groups[k.group]
 		lr := local.Resources[k.group][k.resource]
 		_, leased := local.Leased[k.group]
-		if gone := a.vanished(lr.State, leased && gs.Owner == n.name && gs.Phase == placement.PhaseOwned); gone {
+		if gone := a.vanished(lr.State, leased && gs.Owner == n.name && gs.Phase == placement.PhaseOwned); gone && !a.lingers.Load() {
 			n.log.Warn("a floating address was removed behind our back; putting it back", "vip", a.spec.Address, "group", k.group,
 				"usually", vip.Explain(vip.RemovedBy(os.DirFS("/"), a.spec.Interface)))
 		}
@@ -194,8 +159,6 @@ func (n *Node) putBack(st placement.State, local placement.Local) {
 // giveUp is the end of an agent whose state broke an invariant: it holds nothing any more and stops.
 func (n *Node) giveUp(err error) {
 	n.log.Error("an invariant of the replicated state is broken; giving up all addresses and stopping", "err", err)
-	if _, err := n.vips.Sweep(func(netip.Prefix) bool { return false }); err != nil {
-		n.log.Error("removing addresses", "err", err)
-	}
+	n.dropAddresses()
 	n.fail(err)
 }

@@ -61,6 +61,9 @@ func (b backend) Events(_ context.Context, since uint64) ([]placement.Event, <-c
 
 // Write implements api.Backend.
 func (b backend) Write(ctx context.Context, w api.Write) (api.Reply, error) {
+	if w.Verb == api.VerbFenceCheck {
+		return b.fenceCheck(ctx, w)
+	}
 	r, done, err := forward(ctx, b, func(ctx context.Context, c *api.Client) (api.Reply, error) { return c.Write(ctx, w) })
 	if done {
 		return r, err
@@ -75,6 +78,7 @@ func (b backend) Write(ctx context.Context, w api.Write) (api.Reply, error) {
 	do, ok := map[api.Verb]func(context.Context, api.Write) (api.Reply, error){
 		api.VerbApply: b.apply, api.VerbMove: b.move, api.VerbGroupOnline: b.groupAdmin, api.VerbGroupOffline: b.groupAdmin,
 		api.VerbPause: b.nodeAdmin, api.VerbDrain: b.nodeAdmin, api.VerbResume: b.nodeAdmin, api.VerbRemove: b.remove, api.VerbToken: b.token,
+		api.VerbFence: b.fence,
 	}[w.Verb]
 	if !ok {
 		return api.Reply{}, api.Errorf(api.CodeInvalid, "see hactl help", "the verb %q is unknown to this agent", w.Verb)
@@ -270,17 +274,30 @@ func (b backend) apply(ctx context.Context, w api.Write) (api.Reply, error) {
 		refusal.Faults = faultLines(err)
 		return api.Reply{}, refusal
 	}
-	if len(next.Fences) > 0 {
-		return api.Reply{}, api.Errorf(api.CodeRefused, "remove [[fence]] from the file; leases protect the cluster without it",
-			"this version runs no fence agents yet, and a device that is only written down protects nobody")
+	if err := checkFences(ctx, b.n.name, next.Fences); err != nil {
+		return api.Reply{}, err
 	}
 	if next.Name != st.Cluster {
 		return api.Reply{}, api.Errorf(api.CodeRefused, fmt.Sprintf("write name = %q, or apply it to the other cluster", st.Cluster),
 			"the file is for cluster %q, this is %q", next.Name, st.Cluster)
 	}
+	layer, err := resolveLayer(next.KernelLease, next.Timing.Profile, inForce(st), b.n.leader.carriers(st))
+	if err != nil {
+		return api.Reply{}, err
+	}
+	known.KernelLease = layer.layer
+	if next, err = config.ParseCluster(cmp.Or(w.File, "cluster.toml"), []byte(w.Config), known); err != nil {
+		return api.Reply{}, err // cannot be: what it can come to was checked
+	}
+	return b.commitConfig(ctx, w, st, next, layer)
+}
+
+// commitConfig makes a checked configuration the one in force, unless it is so already or this is a dry run.
+func (b backend) commitConfig(ctx context.Context, w api.Write, st placement.State, next config.Cluster, layer resolution) (api.Reply, error) {
 	var old config.Cluster
 	if st.ConfigText != "" {
-		if old, err = config.ParseCluster("cluster.toml", []byte(st.ConfigText), config.Known{}); err != nil {
+		var err error
+		if old, err = parseApplied(st); err != nil {
 			old = config.Cluster{}
 		}
 	}
@@ -288,22 +305,23 @@ func (b backend) apply(ctx context.Context, w api.Write) (api.Reply, error) {
 	if st.ConfigVersion == 0 { // against nothing only the groups are news
 		changes = slices.DeleteFunc(changes, func(line string) bool { return !strings.HasPrefix(line, "group ") })
 	}
-	reply := api.Reply{Changes: changes, Version: st.ConfigVersion}
-	if st.ConfigText == w.Config || (len(changes) == 0 && st.ConfigVersion > 0) {
-		reply.Already, reply.Message = true, fmt.Sprintf("configuration %d says the same already", st.ConfigVersion)
+	reply := api.Reply{Changes: changes, Version: st.ConfigVersion, Warnings: layer.warnings}
+	if len(changes) == 0 && st.ConfigVersion > 0 { // also the same text, unless auto comes to something else now
+		reply.Already, reply.Message = true, fmt.Sprintf("configuration %d says the same already; %s", st.ConfigVersion, layer.say())
 		return reply, nil
 	}
 	if w.DryRun {
-		reply.Message = "nothing was changed (dry run)"
+		reply.Message = "nothing was changed (dry run); " + layer.say()
 		return reply, nil
 	}
 	policy := next.Policy()
-	if _, err := b.commit(ctx, placement.Command{Kind: placement.CmdConfig, Version: st.ConfigVersion, Config: w.Config, Policy: &policy,
-		Reason: placement.Reason{Rule: placement.RuleConfig, Text: fmt.Sprintf("configuration %d applied", st.ConfigVersion+1), Evidence: changes}}); err != nil {
+	evidence := append(slices.Clone(changes), layer.say())
+	if _, err := b.commit(ctx, placement.Command{Kind: placement.CmdConfig, Version: st.ConfigVersion, Config: w.Config, Policy: &policy, KernelLease: string(layer.layer),
+		Reason: placement.Reason{Rule: placement.RuleConfig, Text: fmt.Sprintf("configuration %d applied", st.ConfigVersion+1), Evidence: evidence}}); err != nil {
 		return api.Reply{}, err
 	}
 	reply.Version = st.ConfigVersion + 1
-	reply.Message = fmt.Sprintf("configuration %d is in force", reply.Version)
+	reply.Message = fmt.Sprintf("configuration %d is in force; %s", reply.Version, layer.say())
 	return reply, nil
 }
 

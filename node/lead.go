@@ -48,10 +48,15 @@ type leader struct {
 	ledger   *lease.Ledger // nil: not leading, or before the barrier
 	reports  map[string]reported
 	notes    []string
-	moved    time.Time       // last attempt to hand leadership away
-	settling time.Time       // since when no lease of a former timing should be left
-	former   map[string]bool // boots of processes that were replaced in this term
+	moved    time.Time         // last attempt to hand leadership away
+	settling time.Time         // since when no lease of a former timing should be left
+	former   map[string]bool   // boots of processes that were replaced in this term
+	turn     turn              // the agent that is being started again
+	turned   map[string]uint64 // node -> configuration for which it was
 	seen     map[string]time.Time
+	fencing  *fencing // nil: as ledger
+
+	fences sync.WaitGroup // orders under way; begun under mu while fencing is set
 }
 
 // reported is the newest report of a node.
@@ -76,6 +81,12 @@ func (l *leader) kick() {
 func (l *leader) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer l.fences.Wait()
+	defer func() { // last: nothing is fenced by a node that stops
+		l.mu.Lock()
+		l.noFencing()
+		l.mu.Unlock()
+	}()
 	for {
 		changed := l.n.raft.Leadership() // before asking, so that nothing is missed
 		wait := idle
@@ -107,6 +118,7 @@ func (l *leader) leading(ctx context.Context) bool {
 			l.n.log.Info("no longer leading", "term", l.term)
 		}
 		l.ledger, l.reports, l.seen = nil, nil, nil
+		l.noFencing()
 		l.mu.Unlock()
 		return false
 	}
@@ -116,9 +128,9 @@ func (l *leader) leading(ctx context.Context) bool {
 	if current {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
+	bounded, cancel := context.WithTimeout(ctx, barrierTimeout)
 	defer cancel()
-	if err := l.n.raft.Barrier(ctx); err != nil {
+	if err := l.n.raft.Barrier(bounded); err != nil {
 		l.n.log.Warn("leading: waiting for the barrier", "term", term, "err", err)
 		return false
 	}
@@ -127,6 +139,8 @@ func (l *leader) leading(ctx context.Context) bool {
 	}
 	l.mu.Lock()
 	l.term, l.ledger, l.reports, l.seen, l.former = term, lease.NewLedger(l.n.clock()), map[string]reported{}, map[string]time.Time{}, map[string]bool{}
+	l.turn, l.turned = turn{}, map[string]uint64{}
+	l.newFencing(ctx)
 	l.mu.Unlock()
 	l.n.log.Info("leading", "term", term)
 	l.n.renewer.kick()
@@ -161,7 +175,9 @@ func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Gran
 		}
 	}
 	first := l.ledger.Confirmed(node).IsZero()
-	held := l.ledger.Confirm(node, owned, l.n.clock())
+	now := l.n.clock()
+	held := l.ledger.Confirm(node, owned, now)
+	l.fencing.heardOne(now, l.deafAfter())
 	if first {
 		l.kick()
 	}
@@ -185,6 +201,7 @@ func (l *leader) take(node string, m renewal) error {
 			return errReplaced
 		}
 		l.former[old.boot] = true
+		delete(l.seen, node) // the time counts anew
 	}
 	m.Report.Node = node
 	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, report: m.Report}
@@ -331,6 +348,7 @@ func (l *leader) view() placement.View {
 	for node, r := range l.reports {
 		v.Nodes[node] = placement.NodeView{Confirmed: l.ledger.Confirmed(node), Report: r.report}
 	}
+	l.viewFencing(&v, l.n.raft.State())
 	return v
 }
 
@@ -348,8 +366,12 @@ func (l *leader) decide(ctx context.Context) time.Time {
 			l.ledger.Withhold(c.Group, c.Epoch)
 		}
 	}
+	for _, o := range d.Fences {
+		l.fence(o, term, nil)
+	}
 	l.notes = d.Notes
 	l.mu.Unlock()
+	l.yield(ctx, d.Yield)
 	for _, c := range d.Commands {
 		c.Term = term
 		if _, err := l.propose(ctx, c); err != nil {

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,6 +57,9 @@ type Options struct {
 	DeadMan DeadMan      // nil: none stands behind this agent
 
 	Watchdog *fence.WatchdogInfo // that the dead man feeds; nil: none
+
+	asleep func() time.Duration                     // tests only: spent in suspend since boot; nil: asked of the clocks
+	vips   func(*slog.Logger) (*vip.Manager, error) // tests only: of another network namespace; nil: vip.Open
 }
 
 // Node is a running agent.
@@ -72,6 +74,7 @@ type Node struct {
 	layers  string // by which the end of a lease is enforced, in words
 
 	watchdog *fence.WatchdogInfo
+	ladder   *ladder
 
 	ca      authority
 	peers   identity.Peers
@@ -82,21 +85,28 @@ type Node struct {
 	opened  atomic.Pointer[raft.Raft]             // raft, for callbacks that may come before Open returns
 	members atomic.Pointer[membership.Membership] // set last; callbacks come before
 	vips    *vip.Manager
+	gate    *gatekeeper
 	slots   *slots
 	renewer *renewer
 	leader  *leader
+	fences  *devices
 
-	actWake   chan struct{}
-	released  map[string]uint64 // promises of this process; only the act loop uses it
-	deadline  time.Time         // as told to the dead man; only the act loop uses it
-	spoken    bool              // a deadline has been told; only the act loop uses it
-	kernelEnd time.Time         // when the kernel removes the addresses, as armed last; only the act loop uses it
-	leaving   atomic.Bool
-	progress  atomic.Int64                     // boot time of the newest round of the act loop, ns since the clock's base
-	removed   atomic.Int64                     // nodes whose certificates are revoked
-	exclusive atomic.Pointer[[]resources.Spec] // of the configuration in force
-	askVIPs   atomic.Bool                      // the kernel told of a change of addresses or links
-	now       atomic.Pointer[lease.Timing]
+	actWake    chan struct{}
+	released   map[string]uint64 // promises of this process; only the act loop uses it
+	deadline   time.Time         // as told to the dead man; only the act loop uses it
+	spoken     bool              // a deadline has been told; only the act loop uses it
+	kernelEnd  time.Time         // when the kernel removes the addresses, as armed last; only the act loop uses it
+	coarse     bool              // that is behind the end of the lease; only the act loop uses it
+	asleep     *boottime.Suspend // only the act loop uses it
+	leaving    atomic.Bool
+	guarded    bool                             // a dead man stands behind this agent and starts it again
+	unsettled  atomic.Bool                      // part of the timing takes effect at the next start only
+	restarting atomic.Bool                      // this agent ends to be started again
+	progress   atomic.Int64                     // boot time of the newest round of the act loop, ns since the clock's base
+	removed    atomic.Int64                     // nodes whose certificates are revoked
+	exclusive  atomic.Pointer[[]resources.Spec] // of the configuration in force
+	askVIPs    atomic.Bool                      // the kernel told of a change of addresses or links
+	now        atomic.Pointer[lease.Timing]
 
 	changeMu sync.Mutex
 	change   chan struct{} // closed and replaced when the state changes
@@ -110,6 +120,7 @@ type Node struct {
 func Open(o Options) (_ *Node, err error) {
 	n := &Node{name: o.Config.Name, version: o.Version, cfg: o.Config, log: o.Log, clock: boottime.Now, deadMan: o.DeadMan,
 		actWake: make(chan struct{}, 1), released: map[string]uint64{}, change: make(chan struct{}), layers: "agent, address lifetime"}
+	n.guarded = o.DeadMan != nil
 	if o.DeadMan != nil {
 		n.layers = "agent, dead man, address lifetime"
 	}
@@ -140,12 +151,18 @@ func Open(o Options) (_ *Node, err error) {
 	if err := n.openNetwork(); err != nil {
 		return nil, err
 	}
-	if n.vips, err = vip.Open(n.log); err != nil {
+	if o.vips == nil {
+		o.vips = vip.Open
+	}
+	if n.vips, err = o.vips(n.log); err != nil {
 		return nil, fmt.Errorf("opening the kernel's address table: %w", err)
 	}
-	n.renewer, n.leader = newRenewer(n), newLeader(n)
-	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, leases: n.renewer,
-		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}}
+	n.gate = newGatekeeper(n.vips, n.clock, n.log)
+	n.asleep = boottime.NewSuspend(o.asleep)
+	n.renewer, n.leader = newRenewer(n, boottime.NewSuspend(o.asleep)), newLeader(n)
+	n.fences = &devices{n: n}
+	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer,
+		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}, ladder: n.ladder}
 	if err := os.MkdirAll(n.slots.stateDir, 0o750); err != nil {
 		return nil, err
 	}
@@ -328,9 +345,7 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-n.raft.Done():
 		// Without its store this node can decide nothing: it gives up what it holds, the others go on.
 		n.fail(fmt.Errorf("raft has stopped: %w", n.raft.Err()))
-		if _, err := n.vips.Sweep(func(netip.Prefix) bool { return false }); err != nil {
-			n.log.Error("removing addresses", "err", err)
-		}
+		n.dropAddresses()
 	}
 	if err := context.Cause(n.ctx); !errors.Is(err, context.Canceled) {
 		return err

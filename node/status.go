@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,13 +26,13 @@ func (n *Node) status() api.Status {
 	if !leading {
 		since, reports = map[string]time.Duration{}, map[string]placement.Report{n.name: n.renewer.current()}
 	}
-	c, _ := config.ParseCluster("cluster.toml", []byte(st.ConfigText), config.Known{})
+	c, _ := parseApplied(st)
 	s.Nodes = n.nodeStatus(st, since, reports, leading)
 	s.Quorum = n.quorum(since, leading)
 	for _, g := range st.Policy.Groups {
 		s.Groups = append(s.Groups, groupStatus(g, st, c, since, reports, notes, s.Timing.Suspect))
 	}
-	s.Warnings = warnings(s, reports)
+	s.Warnings = append(gateWarnings(s, st.Policy.NeedsGate), warnings(s, reports)...)
 	if len(st.Events) > 0 {
 		s.LastEvent = &st.Events[len(st.Events)-1]
 	}
@@ -45,12 +46,12 @@ func (n *Node) nodeStatus(st placement.State, since map[string]time.Duration, re
 	for _, s := range servers {
 		voters[s.Name] = s.Voter
 	}
-	t := n.timing()
+	t, fenced := n.timing(), n.leader.fenceFlags()
 	var out []api.NodeStatus
 	for _, name := range slices.Sorted(maps.Keys(st.Nodes)) {
 		node := st.Nodes[name]
 		ns := api.NodeStatus{Name: name, Role: node.Role, Leader: name == n.raft.Leader(), Voter: voters[name], Addresses: node.Addresses,
-			Version: reports[name].Version, LastSeen: -1}
+			Version: reports[name].Version, LastSeen: -1, Gate: reports[name].Gate, NoGate: reports[name].NoGate, Config: reports[name].Config}
 		last, seen := since[name]
 		if seen {
 			ns.LastSeen, ns.Lease = last, max(0, t.Duration-last)
@@ -84,6 +85,12 @@ func (n *Node) nodeStatus(st placement.State, since map[string]time.Duration, re
 		}
 		if reports[name].Leaving {
 			ns.Flags = append(ns.Flags, "leaving")
+		}
+		if reports[name].Retime {
+			ns.Flags = append(ns.Flags, "retiming")
+		}
+		if flag := fenced[name]; flag != "" {
+			ns.Flags = append(ns.Flags, flag)
 		}
 		if !leading && name == n.name && n.raft.Leader() == "" {
 			ns.Flags = append(ns.Flags, "isolated")
@@ -206,6 +213,8 @@ func standbyStatus(node string, g placement.GroupPolicy, st placement.State, sin
 		sb.Why = "paused"
 	case reports[node].Leaving:
 		sb.Why = "its agent is stopping"
+	case st.Policy.NeedsGate && !reports[node].Gate:
+		sb.Why = "its kernel does not carry the gate"
 	case rep.Blocked != "":
 		sb.Why = "blocked: a human is needed: " + rep.Blocked
 	case g.Standby == placement.StandbyHot && !rep.Ready:
@@ -257,6 +266,17 @@ func groupState(gs placement.GroupState, states []placement.ResourceState) strin
 		return "pending" // placed, and its first action has not begun
 	}
 	return "offline"
+}
+
+// gateWarnings names the nodes that cannot own anything, because the gate is in force and their kernels do not carry it.
+func gateWarnings(s api.Status, needsGate bool) (out []string) {
+	for _, n := range s.Nodes {
+		if needsGate && n.Role == placement.RoleMember && (n.State == "up" || n.State == "paused") && !n.Gate {
+			why := cmp.Or(n.NoGate, "its agent does not say why")
+			out = append(out, n.Name+": its kernel does not carry the gate, so it owns nothing: "+why+"; load nf_tables there, or apply the configuration again with kernel_lease = \"auto\"")
+		}
+	}
+	return out
 }
 
 func warnings(s api.Status, reports map[string]placement.Report) []string {

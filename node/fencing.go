@@ -1,0 +1,479 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"hacluster/api"
+	"hacluster/fence"
+	"hacluster/lease"
+	"hacluster/placement"
+)
+
+const (
+	loadTimeout = time.Minute // for the metadata of all agents
+	loadAgain   = time.Minute // while something about them is wrong: a missing package may be installed any time
+)
+
+// errCalledOff says that a node was not fenced after all.
+var errCalledOff = errors.New("it renewed its lease meanwhile and was left alone")
+
+// devices are the fence devices of the configuration in force, as this node can use them. Every node has them, because any
+// may come to lead.
+type devices struct {
+	n *Node
+
+	mu      sync.Mutex
+	wanted  []fence.Device
+	current *loaded // nil: no configuration yet
+}
+
+// loaded is one reading of the agents' metadata.
+type loaded struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when fencer is set
+	fencer *fence.Fencer
+	faults []string // guarded by devices.mu
+}
+
+// configure takes up the devices of a configuration. Reading the metadata runs every agent once, so it does not wait for it.
+func (d *devices) configure(ctx context.Context, wanted []fence.Device) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.current != nil && reflect.DeepEqual(d.wanted, wanted) {
+		return
+	}
+	if d.current != nil {
+		d.current.cancel()
+	}
+	d.wanted = wanted
+	d.load(ctx)
+}
+
+// load begins to read the metadata. The caller holds mu.
+func (d *devices) load(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	l, wanted := &loaded{cancel: cancel, done: make(chan struct{})}, d.wanted
+	d.current = l
+	d.n.loops.Go(func() {
+		defer cancel()
+		bounded, stop := context.WithTimeout(ctx, loadTimeout)
+		defer stop()
+		f, err := fence.Load(bounded, wanted, fence.Options{Self: d.n.name, Log: d.n.log})
+		d.mu.Lock()
+		l.fencer = f
+		if err != nil {
+			l.faults = faultLines(err)
+		}
+		d.mu.Unlock()
+		close(l.done)
+		d.n.wakeAct()
+		if err == nil {
+			return
+		}
+		d.n.log.Warn("this node cannot use every fence device", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(loadAgain):
+			d.again(ctx, l)
+		}
+	})
+}
+
+// again reads the metadata anew, unless a new configuration came.
+func (d *devices) again(ctx context.Context, former *loaded) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.current == former && d.n.ctx.Err() == nil {
+		d.load(d.n.ctx)
+	}
+}
+
+// get waits until the metadata is read.
+func (d *devices) get(ctx context.Context) (*fence.Fencer, error) {
+	d.mu.Lock()
+	l := d.current
+	d.mu.Unlock()
+	if l == nil {
+		return nil, fence.ErrNoDevice
+	}
+	select {
+	case <-l.done:
+		return l.fencer, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// warnings says what keeps this node from fencing.
+func (d *devices) warnings() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []string
+	if d.current != nil {
+		for _, fault := range d.current.faults {
+			all = append(all, "this node could not fence: "+fault)
+		}
+	}
+	return all
+}
+
+// fencing is what one leader has done to nodes. It is made with the ledger and thrown away with it: a proof counts only
+// beside the confirmations that this very ledger noted since.
+type fencing struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	ledger *lease.Ledger
+	views  map[string]placement.FenceView
+	heard  time.Time // when any renewal was confirmed last
+	since  time.Time // since when there was no gap in hearing
+}
+
+// deafAfter is how long nobody may be heard before this leader takes itself for deaf.
+func (l *leader) deafAfter() time.Duration { return l.n.timing().Suspect * 3 / 4 }
+
+// newFencing begins to remember for a new ledger. The caller holds mu.
+func (l *leader) newFencing(ctx context.Context) {
+	l.noFencing()
+	f := &fencing{ledger: l.ledger, views: map[string]placement.FenceView{}, heard: l.ledger.Since(), since: l.ledger.Since()}
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	l.fencing = f
+}
+
+// noFencing ends what is under way: only who leads may fence. The caller holds mu.
+func (l *leader) noFencing() {
+	if l.fencing != nil {
+		l.fencing.cancel()
+		l.fencing = nil
+	}
+}
+
+// heardOne notes that a renewal was confirmed. The caller holds mu.
+func (f *fencing) heardOne(now time.Time, deafAfter time.Duration) {
+	if f == nil {
+		return
+	}
+	if now.Sub(f.heard) > deafAfter {
+		f.since = now
+	}
+	f.heard = now
+}
+
+// viewFencing fills what decisions about fencing need. The caller holds mu.
+func (l *leader) viewFencing(v *placement.View, st placement.State) {
+	f := l.fencing
+	if f == nil || len(st.Policy.Fencing.Nodes) == 0 {
+		return
+	}
+	servers, err := l.n.raft.Servers()
+	if err != nil {
+		return // no node is fenced without them
+	}
+	for _, s := range servers {
+		if s.Voter {
+			v.Voters = append(v.Voters, s.Name)
+		}
+	}
+	v.Fenced, v.Listening = maps.Clone(f.views), f.since
+	if now := l.n.clock(); now.Sub(f.heard) > l.deafAfter() {
+		v.Listening = now
+	}
+}
+
+// fence begins to carry out an order. The caller holds mu, since the decision; result may be nil.
+func (l *leader) fence(o placement.FenceOrder, term uint64, result chan<- fence.Report) {
+	x := &fenceRun{l: l, f: l.fencing, o: o, term: term, boot: l.reports[o.Node].boot, before: l.ledger.Confirmed(o.Node)}
+	x.silent = l.n.clock().Sub(x.before) > l.n.timing().Suspect
+	x.ordered = result != nil
+	view := x.f.views[o.Node]
+	view.Running = true
+	x.f.views[o.Node] = view
+	l.fences.Go(func() {
+		r := x.run()
+		if result != nil {
+			result <- r
+		}
+	})
+}
+
+// fenceRun carries out one order.
+type fenceRun struct {
+	l       *leader
+	f       *fencing
+	o       placement.FenceOrder
+	term    uint64
+	boot    string    // process of the node that was heard last when the order was given
+	before  time.Time // when it was confirmed last then
+	silent  bool      // then
+	ordered bool      // by an administrator
+
+	void string // why a confirmation proves nothing; guarded by leader.mu
+}
+
+func (x *fenceRun) run() fence.Report {
+	r, err := x.try()
+	if err != nil {
+		r = fence.Report{Node: x.o.Node, Action: fence.Action(x.o.Action), Epoch: x.o.Epoch, Err: err, Reason: err.Error()}
+	}
+	x.ended(r)
+	switch {
+	case errors.Is(err, errDeposed) || x.f.ctx.Err() != nil:
+	case !r.Confirmed:
+		x.note(placement.RuleFenceFailed, fmt.Sprintf("fencing of node %s was not confirmed: %s", x.o.Node, r.Reason), r)
+	case r.Action == fence.On:
+		x.note(placement.RuleFence, fmt.Sprintf("node %s was switched on: %s", x.o.Node, r.Reason), r)
+	default:
+		x.afterwards(r)
+	}
+	x.l.kick()
+	return r
+}
+
+// try says in the log that the node is to be fenced, and does it. Only a leader that a majority follows can commit the entry,
+// and only then is the node touched.
+func (x *fenceRun) try() (fence.Report, error) {
+	f, err := x.l.n.fences.get(x.f.ctx)
+	if err != nil {
+		return fence.Report{}, err
+	}
+	if !x.note(x.o.Why.Rule, x.o.Why.Text, fence.Report{}) {
+		return fence.Report{}, errDeposed
+	}
+	x.l.mu.Lock()
+	spoke := x.l.fencing != x.f || x.silent && !x.ordered && !x.f.ledger.Confirmed(x.o.Node).Equal(x.before)
+	x.l.mu.Unlock()
+	switch {
+	case spoke:
+		return fence.Report{}, errCalledOff
+	case x.o.Action == placement.FenceOn:
+		return f.PowerOn(x.f.ctx, x.o.Node, x.o.Epoch), nil
+	}
+	return f.Run(x.f.ctx, fence.Request{Node: x.o.Node, Action: fence.Action(x.o.Action), Epoch: x.o.Epoch, Confirmed: x.confirmed}), nil
+}
+
+// confirmed takes the word of the devices: the node is stopped. It is a proof against every process of the node that was
+// heard when the fencing began; against one that began to speak since it is none.
+func (x *fenceRun) confirmed(r fence.Report) {
+	l := x.l
+	l.mu.Lock()
+	if l.fencing != x.f {
+		l.mu.Unlock()
+		return
+	}
+	if boot := l.reports[x.o.Node].boot; boot != x.boot {
+		x.void = "another process of the node spoke while it was fenced"
+		l.mu.Unlock()
+		return
+	}
+	view := x.f.views[x.o.Node]
+	view.Off, view.Failed, view.Why = l.n.clock(), 0, r.Reason
+	x.f.views[x.o.Node] = view
+	l.mu.Unlock()
+	l.kick()
+	x.note(placement.RuleFenced, fmt.Sprintf("node %s is fenced (%s): %s", x.o.Node, r.Action, r.Reason), r)
+}
+
+// ended notes that the attempt is over.
+func (x *fenceRun) ended(r fence.Report) {
+	l := x.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fencing != x.f {
+		return
+	}
+	view := x.f.views[x.o.Node]
+	view.Running, view.Ended = false, l.n.clock()
+	if errors.Is(r.Err, errCalledOff) {
+		view.Ended = time.Time{}
+	} else if !r.Confirmed || x.void != "" {
+		view.Failed++
+		view.Why = cmp.Or(x.void, r.Reason)
+	}
+	x.f.views[x.o.Node] = view
+}
+
+// afterwards says what a reader must know about a fencing that was confirmed and did not go as it should.
+func (x *fenceRun) afterwards(r fence.Report) {
+	x.l.mu.Lock()
+	void := x.void
+	x.l.mu.Unlock()
+	if void != "" {
+		x.note(placement.RuleFenceFailed, fmt.Sprintf("fencing of node %s was confirmed (%s) and proves nothing: %s", x.o.Node, r.Reason, void), r)
+	}
+	for _, a := range r.Attempts {
+		if a.Action == fence.On && a.Err != "" {
+			x.note(placement.RuleFenceFailed, fmt.Sprintf("node %s was fenced and could not be switched on again", x.o.Node), r)
+			return
+		}
+	}
+}
+
+// note commits an event; false when it is not known to be committed.
+func (x *fenceRun) note(rule placement.Rule, text string, r fence.Report) bool {
+	reason := placement.Reason{Rule: rule, Text: text, Evidence: sayAttempts(r.Attempts)}
+	if rule == x.o.Why.Rule && r.Action == "" {
+		reason.Evidence, reason.Rejected = x.o.Why.Evidence, x.o.Why.Rejected
+	}
+	res, err := x.l.propose(x.l.n.ctx, placement.Command{Kind: placement.CmdNote, Node: x.o.Node, Term: x.term, At: time.Now(), By: x.l.n.name, Reason: reason})
+	x.l.n.logError("recording a fencing", err)
+	return err == nil && res.Applied
+}
+
+// maxAttempts bounds the lines of one event.
+const maxAttempts = 12
+
+// sayAttempts is what each device said, one line each. Secrets are masked by package fence.
+func sayAttempts(attempts []fence.Attempt) []string {
+	var lines []string
+	for _, a := range attempts {
+		said := fmt.Sprintf("exit code %d", a.Exit)
+		switch {
+		case a.Err != "":
+			said = a.Err
+		case a.Action == fence.Status:
+			said = string(a.State)
+		case a.Evidence != "":
+			said += ": " + a.Evidence
+		}
+		lines = append(lines, fmt.Sprintf("%s (%s, level %d) %s, try %d, %s: %s", a.Device, a.Agent, a.Level, a.Action, a.Try, a.Took.Round(time.Millisecond), said))
+	}
+	if len(lines) > maxAttempts {
+		lines = append(lines[:maxAttempts-1], fmt.Sprintf("and %d more", len(lines)-maxAttempts+1))
+	}
+	return lines
+}
+
+// yield hands leadership to another node, because this one would have to fence itself.
+func (l *leader) yield(ctx context.Context, why string) {
+	if why == "" || l.n.clock().Sub(l.moved) < transferPause {
+		return
+	}
+	l.moved = l.n.clock()
+	l.n.log.Warn("handing leadership over", "reason", why)
+	l.n.logError("handing leadership over", l.n.raft.TransferLeadership(ctx, ""))
+}
+
+// fenceFlags says which nodes are being fenced, and which are known to be stopped by it.
+func (l *leader) fenceFlags() map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fencing == nil {
+		return nil
+	}
+	flags := map[string]string{}
+	for node, f := range l.fencing.views {
+		switch {
+		case f.Running:
+			flags[node] = "being-fenced"
+		case !f.Off.IsZero() && !l.ledger.Confirmed(node).After(f.Off):
+			flags[node] = "fenced"
+		case f.Failed > 0:
+			flags[node] = "fencing-failed"
+		}
+	}
+	return flags
+}
+
+// fence is an administrator's order. It waits for what comes of it; when the caller goes away it is carried out all the same.
+func (b backend) fence(ctx context.Context, w api.Write) (api.Reply, error) {
+	l, st := b.n.leader, b.n.raft.State()
+	action := placement.FenceAction(cmp.Or(w.Action, string(st.Policy.Fencing.Action), string(placement.FenceReboot)))
+	result := make(chan fence.Report, 1)
+	l.mu.Lock()
+	if l.ledger == nil || l.fencing == nil {
+		l.mu.Unlock()
+		return api.Reply{}, b.n.noLeader()
+	}
+	o, refusal := placement.PlanFence(st.Policy, st, l.view(), b.n.clock(), w.Node, action)
+	if refusal == nil && !w.DryRun {
+		l.fence(o, l.term, result)
+	}
+	l.mu.Unlock()
+	switch {
+	case refusal != nil && w.Node == b.n.name && action != placement.FenceOn && !w.DryRun:
+		if err := b.n.raft.TransferLeadership(ctx, ""); err == nil {
+			return api.Reply{}, api.Errorf(api.CodeNoQuorum, "repeat the command in a few seconds", "node %s leads and cannot fence itself; another node leads now", w.Node)
+		}
+		fallthrough
+	case refusal != nil:
+		code := api.CodeRefused
+		if _, ok := st.Nodes[w.Node]; !ok {
+			code = api.CodeNotFound
+		}
+		return api.Reply{}, api.Errorf(code, refusal.Hint, "%s", refusal.Why)
+	case w.DryRun:
+		return api.Reply{Message: fmt.Sprintf("%s of node %s would be tried now", action, w.Node), Changes: o.Why.Evidence}, nil
+	}
+	select {
+	case r := <-result:
+		return sayFenced(r), nil
+	case <-ctx.Done():
+		return api.Reply{}, api.Errorf(api.CodeTimeout, "hactl events shows what comes of it", "node %s is still being fenced", w.Node)
+	}
+}
+
+func sayFenced(r fence.Report) api.Reply {
+	reply := api.Reply{Target: r.Node, Fenced: &api.Fenced{Confirmed: r.Confirmed, Reason: r.Reason, Devices: sayAttempts(r.Attempts)}}
+	switch {
+	case r.Confirmed && r.Action == fence.On:
+		reply.Message = fmt.Sprintf("node %s was switched on: %s", r.Node, r.Reason)
+	case r.Confirmed:
+		reply.Message = fmt.Sprintf("node %s is fenced (%s): %s", r.Node, r.Action, r.Reason)
+	default:
+		reply.Message = fmt.Sprintf("%s of node %s is not confirmed: %s", r.Action, r.Node, r.Reason)
+	}
+	return reply
+}
+
+// fenceCheck asks every device of a node, or of all nodes, how it is. Nothing is changed. It is this node that asks, not the
+// leader: any node may come to lead.
+func (b backend) fenceCheck(ctx context.Context, w api.Write) (api.Reply, error) {
+	st := b.n.raft.State()
+	if _, member := st.Nodes[w.Node]; !member && w.Node != "" {
+		return api.Reply{}, api.Errorf(api.CodeNotFound, "hactl node list shows the members", "node %s is not a member", w.Node)
+	}
+	f, err := b.n.fences.get(ctx)
+	if err != nil || len(f.Nodes()) == 0 {
+		return api.Reply{}, api.Errorf(api.CodeRefused, "add a [[fence]] to cluster.toml and apply it", "no fence device is configured")
+	}
+	nodes := f.Nodes()
+	if w.Node != "" {
+		nodes = []string{w.Node}
+	}
+	all := make([][]fence.Health, len(nodes))
+	var asking sync.WaitGroup
+	for i, node := range nodes {
+		asking.Go(func() { all[i] = f.Examine(ctx, node) })
+	}
+	asking.Wait()
+	out := &api.Fenced{Confirmed: true}
+	for _, h := range slices.Concat(all...) {
+		out.Health = append(out.Health, api.FenceHealth{Node: h.Node, Device: h.Device, Level: h.Level, State: string(h.State), Fault: h.Reason})
+		out.Confirmed = out.Confirmed && h.Err == nil
+	}
+	if len(out.Health) == 0 {
+		return api.Reply{}, api.Errorf(api.CodeRefused, "name the node in a [[fence]] of cluster.toml and apply it", "no fence device is configured for node %s", w.Node)
+	}
+	return api.Reply{Message: "asked from node " + b.n.name, Target: b.n.name, Fenced: out}, nil
+}
+
+// checkFences refuses devices that this node could not use.
+func checkFences(ctx context.Context, self string, wanted []fence.Device) error {
+	errs := fence.Check(ctx, wanted)
+	if len(errs) == 0 {
+		return nil
+	}
+	refusal := api.Errorf(api.CodeRefused, "install what is missing on every node (Debian: apt-get install fence-agents), or correct the parameters, and apply the file again",
+		"node %s, which leads, could not use every fence device", self)
+	for _, err := range errs {
+		refusal.Faults = append(refusal.Faults, err.Error())
+	}
+	return refusal
+}
