@@ -28,11 +28,12 @@ func (s *set) set(name string, on bool) {
 
 // faultSet is everything that is broken on purpose. The switch's packet filter is always written anew from all of it.
 type faultSet struct {
-	off       set            // nodes without power
-	unplugged set            // switch ports whose cable is out
-	silent    set            // switch ports that pass nothing, with the link up
-	cut       set            // "from to": frames not passed between two switch ports
-	loss      map[string]int // switch port: percent of frames lost, each way
+	off       set                    // nodes without power
+	unplugged set                    // switch ports whose cable is out
+	silent    set                    // switch ports that pass nothing, with the link up
+	cut       set                    // "from to": frames not passed between two switch ports
+	loss      map[string]int         // switch port: percent of frames lost, each way
+	disturbed map[string]Disturbance // "from to": frames that the relay carries instead of the switch
 }
 
 // script renders the filters for nft(8). The table is replaced in one transaction: there is no moment without faults.
@@ -52,6 +53,10 @@ func (f faultSet) script() string {
 	for _, c := range slices.Sorted(maps.Keys(f.cut)) {
 		from, to, _ := strings.Cut(c, " ")
 		fmt.Fprintf(&b, "iifname %q oifname %q drop\n", from, to)
+	}
+	for _, c := range slices.Sorted(maps.Keys(f.disturbed)) {
+		from, to, _ := strings.Cut(c, " ")
+		fmt.Fprintf(&b, "iifname %q oifname %q drop comment \"the relay carries it\"\n", from, to)
 	}
 	b.WriteString("}\nchain post {\ntype filter hook postrouting priority 300\n")
 	for _, p := range ports {
@@ -75,6 +80,9 @@ func (l *Lab) changeLocked(f func(*faultSet)) error {
 	before := maps.Clone(l.faults.silent)
 	f(&l.faults)
 	l.tellSilence(before, true)
+	if err := l.relayLocked(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "--net="+l.sw.path, "--", "nft", "-f", "-")
@@ -84,6 +92,7 @@ func (l *Lab) changeLocked(f func(*faultSet)) error {
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("applying faults: %w: %s", err, out.String())
 	}
+	l.tellRelayLocked()
 	l.tellSilence(before, false)
 	return nil
 }
@@ -205,7 +214,12 @@ func (n *Node) silence(on bool, networks []int) error {
 	})
 }
 
-// Heal ends all partitions, losses and silences. Power and cables have their own ways back.
+// Heal ends all partitions, losses, silences and disturbances, all starvation, and frees filled disks. Power, cables and frozen
+// nodes have their own ways back.
 func (l *Lab) Heal() error {
-	return l.change(func(f *faultSet) { f.cut, f.loss, f.silent = nil, nil, nil })
+	errs := []error{l.change(func(f *faultSet) { f.cut, f.loss, f.silent, f.disturbed = nil, nil, nil, nil })}
+	for _, n := range l.nodes {
+		errs = append(errs, n.Feed(), n.FreeDisk())
+	}
+	return errors.Join(errs...)
 }

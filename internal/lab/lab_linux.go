@@ -49,6 +49,7 @@ type Lab struct {
 
 	mu      sync.Mutex // guards the rest; held while a fault is applied, so that faults have an order
 	faults  faultSet
+	relay   *relay // while frames are disturbed
 	closers []func() error
 	watch   []func(node string, answering bool, at time.Time)
 	closed  bool

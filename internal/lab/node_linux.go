@@ -30,10 +30,12 @@ type Node struct {
 	cg    *cgroup // nil where this machine permits none
 	ports []port
 
-	frozen  atomic.Bool // by FreezeAll
-	mu      sync.Mutex
-	procs   []*Proc
-	systemd *System
+	frozen   atomic.Bool // by FreezeAll
+	mu       sync.Mutex
+	procs    []*Proc
+	systemd  *System
+	starving *starving // by Starve
+	disk     string    // by SmallDisk
 }
 
 // port is one cable: the node's end and the switch's end.

@@ -47,7 +47,7 @@ func (n *Node) endAll() error {
 	if sys != nil {
 		sys.abandon() // what ends now is not a reboot
 	}
-	err := n.KillAll()
+	err := errors.Join(n.Feed(), n.KillAll())
 	if sys != nil {
 		sys.join()
 	}

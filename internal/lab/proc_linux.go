@@ -176,8 +176,8 @@ func (n *Node) KillAll() error {
 }
 
 // FreezeAll stops all user space of the node while its kernel keeps answering ARP and pings, as a machine does that swaps
-// itself to death. It returns when all are stopped.
-func (n *Node) FreezeAll() error { return n.freezeAll(true) }
+// itself to death. It returns when all are stopped. Starving ends.
+func (n *Node) FreezeAll() error { return errors.Join(n.Feed(), n.freezeAll(true)) }
 
 // ThawAll undoes FreezeAll.
 func (n *Node) ThawAll() error { return n.freezeAll(false) }

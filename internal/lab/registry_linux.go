@@ -146,6 +146,9 @@ func (r record) destroy() error {
 		}
 		errs = append(errs, removeNetNS(path))
 	}
+	if r.Dir != "" {
+		errs = append(errs, unmountUnder(r.Dir)) // small disks
+	}
 	if r.OwnDir && strings.HasPrefix(filepath.Base(r.Dir), r.Prefix) {
 		errs = append(errs, os.RemoveAll(r.Dir))
 	}

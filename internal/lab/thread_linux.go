@@ -2,6 +2,7 @@ package lab
 
 import (
 	"runtime"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,7 @@ type poller struct {
 	events          [128]unix.EpollEvent
 }
 
+// newPoller makes a poller; a period of zero means that only arm sets the timer.
 func newPoller(period unix.Timespec) (*poller, error) {
 	p := &poller{ep: -1, timer: -1, wake: -1}
 	var err error
@@ -58,6 +60,11 @@ func newPoller(period unix.Timespec) (*poller, error) {
 
 func (p *poller) add(fd int, events uint32) error {
 	return unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+}
+
+// arm sets the timer to go off once after d, for a poller without a period.
+func (p *poller) arm(d time.Duration) {
+	_ = unix.TimerfdSettime(p.timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
 }
 
 func (p *poller) mod(fd int, events uint32) error {
