@@ -19,6 +19,7 @@ type message struct {
 	ID      uint64       `json:"id"`
 	Renew   *renewal     `json:"renew,omitempty"`    // node to leader
 	Grant   *lease.Grant `json:"grant,omitempty"`    // its answer
+	Again   bool         `json:"again,omitempty"`    // with a grant: this agent is to end, to be started again for a new timing
 	AskTerm bool         `json:"ask_term,omitempty"` // leader to voter
 	Term    uint64       `json:"term,omitempty"`     // its answer: the voter's Raft term at the time of answering
 	Refused string       `json:"refused,omitempty"`  // why there is no other answer

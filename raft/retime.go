@@ -17,5 +17,6 @@ func (r *Raft) Retime(t lease.Timing) (settled bool, err error) {
 		HeartbeatTimeout:  max(t.Heartbeat, running),
 		ElectionTimeout:   max(t.Election, t.Heartbeat, running),
 	}
-	return running == t.LeaderLease, r.raft.ReloadConfig(rc)
+	// One that is somewhat shorter only steps down sooner.
+	return running <= t.LeaderLease && t.LeaderLease <= 2*running, r.raft.ReloadConfig(rc)
 }
