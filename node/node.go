@@ -98,6 +98,7 @@ type Node struct {
 	kernelEnd  time.Time         // when the kernel removes the addresses, as armed last; only the act loop uses it
 	coarse     bool              // that is behind the end of the lease; only the act loop uses it
 	asleep     *boottime.Suspend // only the act loop uses it
+	resumes    atomic.Int64      // suspends that the act loop noticed
 	leaving    atomic.Bool
 	guarded    bool                             // a dead man stands behind this agent and starts it again
 	unsettled  atomic.Bool                      // part of the timing takes effect at the next start only
@@ -134,6 +135,7 @@ func Open(o Options) (_ *Node, err error) {
 	if n.deadMan == nil {
 		n.deadMan = noDeadMan{}
 	}
+	n.ladder = &ladder{wake: n.wakeAct}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	defer func() {
 		if err != nil {

@@ -37,6 +37,7 @@ type slot struct {
 	clock  boottime.Clock
 	wake   func()      // of the act loop
 	leased func() bool // what runs on the owner only: the lease is alive now; nil: needs none
+	ladder *ladder     // where steps after a failed stop are noted; nil: nowhere
 
 	kick    chan struct{} // ask the OS again
 	ctx     context.Context
@@ -300,6 +301,9 @@ func (s *slot) local() placement.LocalResource {
 	if s.trouble != "" {
 		lr.Detail = s.trouble
 	}
+	if s.blocked != "" {
+		lr.Detail = "blocked: a human is needed: " + s.blocked
+	}
 	if lr.State != s.last {
 		s.last, s.changed = lr.State, time.Now()
 	}
@@ -342,6 +346,9 @@ func (s *slot) perform(a placement.Action) {
 		}
 	}
 	s.log.Info("acting", "action", a.Kind, "epoch", a.Epoch, "reason", a.Why)
+	if a.Rung != "" {
+		s.climb(a.Rung, a.Why)
+	}
 	s.workers.Go(func() {
 		defer cancel()
 		err := s.work(ctx, a, before)
@@ -364,7 +371,7 @@ func (s *slot) work(ctx context.Context, a placement.Action, before chan struct{
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		s.log.Warn("stop did not succeed; killing", "err", err)
+		s.climb(placement.RungKill, err.Error())
 		return s.kill(ctx)
 	}
 	// At once, and once more when the action it ended is gone: a start under way might have finished in between.
@@ -381,9 +388,13 @@ func (s *slot) kill(ctx context.Context) error {
 	err := bounded(ctx, budget, s.drv.Kill)
 	if err != nil && ctx.Err() == nil {
 		s.mu.Lock()
+		first := s.blocked == ""
 		s.blocked = "cannot be proven stopped: " + err.Error()
 		s.mu.Unlock()
 		s.log.Error("kill could not be proven", "err", err)
+		if first { // the attempts that follow are the same rung
+			s.climb(placement.RungBlocked, err.Error())
+		}
 		s.wake()
 		select {
 		case <-ctx.Done():
@@ -416,6 +427,9 @@ func (s *slot) finish(a placement.Action, err error, done chan struct{}) {
 		case a.Kind == placement.ActStart:
 			s.fail("start: " + err.Error())
 		case err == nil:
+			if s.blocked != "" {
+				s.climb(placement.RungCleared, "a later attempt succeeded")
+			}
 			s.expected, s.blocked = false, ""
 			if a.Kind == placement.ActStop {
 				s.failure = ""

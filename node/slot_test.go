@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"hacluster/fence"
 	"hacluster/health"
 	"hacluster/placement"
 	"hacluster/resources"
@@ -407,4 +409,73 @@ func TestCloseWaitsForAHungDriverNoLongerThanItsBound(t *testing.T) {
 		}
 		time.Sleep(time.Hour) // of the bubble: the driver's call ends
 	})
+}
+
+// SEMANTICS 10: each rung after a stop that did not succeed is noted once, with its reason.
+func TestTheLadderIsNoted(t *testing.T) {
+	inSlot(t, service(), func(m *machine) { m.running = true }, func(t *testing.T, m *machine, s *slot) {
+		s.ladder = &ladder{wake: func() {}}
+		noted := func() (out []string) {
+			for _, step := range s.ladder.pending(placement.State{}, "n1") {
+				out = append(out, fmt.Sprintf("%s %s/%s: %s", step.Rung, step.Group, step.Resource, step.Why))
+			}
+			return out
+		}
+		m.stop, m.kill = untilCancelled, hang(0, errors.New("process 12 is in state D"))
+		do(s, placement.ActStop)
+		settle(time.Minute)
+		if lr := s.local(); lr.Detail != "blocked: a human is needed: cannot be proven stopped: process 12 is in state D" {
+			t.Errorf("detail %q", lr.Detail)
+		}
+		settle(killRetry)
+		do(s, placement.ActKill)
+		settle(killRetry)
+		m.kill = nil
+		do(s, placement.ActKill)
+		settle(killRetry)
+		want := []string{"kill web/svc: context deadline exceeded", "blocked web/svc: process 12 is in state D", "cleared web/svc: a later attempt succeeded"}
+		if got := noted(); !slices.Equal(got, want) {
+			t.Errorf("noted %q\nwant  %q", got, want)
+		}
+		do(s, placement.ActStart)
+		m.stop = nil
+		do(s, placement.ActStop)
+		if n := len(noted()); n != 3 {
+			t.Errorf("a stop that succeeded is noted: %q", noted())
+		}
+	})
+}
+
+func TestStepsAreForgottenWhenTheHistoryHasThem(t *testing.T) {
+	l := &ladder{wake: func() {}}
+	l.heard([]fence.Told{{Group: "web", Resource: "svc", Why: "cannot be proven", At: time.Unix(1, 0)}})
+	steps := l.pending(placement.State{}, "n1")
+	if len(steps) != 1 || steps[0].Rung != placement.RungDeadMan {
+		t.Fatalf("the dead man's word is lost: %+v", steps)
+	}
+	sc, err := recorded("n1", steps[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := l.pending(sc, "n1"); left != nil {
+		t.Errorf("still reported: %+v", left)
+	}
+	for range 2 * placement.MaxSteps {
+		l.climb(placement.Step{Rung: placement.RungKill, At: time.Now()})
+	}
+	if n := len(l.pending(sc, "n1")); n > placement.MaxSteps {
+		t.Errorf("%d steps are kept", n)
+	}
+}
+
+// recorded is a history with one step in it, as a leader records it.
+func recorded(node string, step placement.Step) (placement.State, error) {
+	st := placement.State{}
+	v := placement.View{Nodes: map[string]placement.NodeView{node: {Report: placement.Report{Ladder: []placement.Step{step}}}}}
+	d := placement.Decide(placement.Policy{}, st, v, time.Unix(2, 0))
+	if len(d.Commands) != 1 {
+		return st, fmt.Errorf("%d commands for one step", len(d.Commands))
+	}
+	st, _ = st.Apply(d.Commands[0])
+	return st, nil
 }

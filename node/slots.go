@@ -29,8 +29,10 @@ type slots struct {
 	stateDir string
 	clock    boottime.Clock
 	vips     *vip.Manager
+	gate     *gatekeeper
 	leases   leaseSource
 	wake     func()
+	ladder   *ladder
 
 	version  uint64 // of the configuration they were made from
 	rounds   map[string]uint64
@@ -49,7 +51,7 @@ func (s *slots) configure(st placement.State) (c config.Cluster, ok bool) {
 		return c, false
 	}
 	var err error
-	c, err = config.ParseCluster("cluster.toml", []byte(st.ConfigText), config.Known{})
+	c, err = parseApplied(st)
 	if err != nil {
 		// Agents of different versions: keep what runs rather than guess.
 		s.log.Error("this agent cannot read the applied configuration; it keeps the one before", "version", st.ConfigVersion, "err", err)
@@ -85,6 +87,14 @@ func (s *slots) configure(st placement.State) (c config.Cluster, ok bool) {
 	return c, true
 }
 
+// following is the version of the configuration that the slots were made from; 0: none that this agent could read.
+func (s *slots) following() uint64 {
+	if len(s.faults) > 0 {
+		return 0
+	}
+	return s.version
+}
+
 // sweep removes addresses that carry our mark and belong to no resource of this node.
 func (s *slots) sweep() {
 	known := map[netip.Addr]bool{}
@@ -112,7 +122,7 @@ func (s *slots) retire() {
 	for _, old := range s.retiring {
 		lr := old.local()
 		switch {
-		case lr.State == placement.StateOffline, lr.State == placement.StateFailed && !lr.Running:
+		case lr.State == placement.StateOffline && !old.lingers(), lr.State == placement.StateFailed && !lr.Running:
 			s.part(old)
 			continue
 		case lr.Doing == "":
@@ -148,7 +158,7 @@ func (s *slots) open(k key, r config.Resource, possible bool) {
 	var drv resources.Driver
 	var err error
 	if r.ResourcePolicy.Address {
-		drv = &address{vips: s.vips, clock: s.clock, log: log, lease: s.leases,
+		drv = &address{vips: s.vips, gate: s.gate, clock: s.clock, log: log, lease: s.leases, possible: possible,
 			spec: vip.Spec{Group: k.group, Resource: r.Name, Address: r.Address, Interface: r.Interface}}
 	} else {
 		drv, err = resources.New(s.spec(k, r), s.log)
@@ -158,6 +168,7 @@ func (s *slots) open(k key, r config.Resource, possible bool) {
 		drv = undriven{err}
 	}
 	sl := newSlot(k.group, r, drv, possible, s.log, s.clock, s.wake)
+	sl.ladder = s.ladder
 	if r.RunOn == placement.RunOnOwner {
 		sl.leased = func() bool {
 			until, ok := s.leases.until(k.group)
@@ -219,17 +230,6 @@ func (s *slots) perform(a placement.Action) {
 	}
 }
 
-// addresses are the floating addresses that are online here.
-func (s *slots) addresses() map[key]*address {
-	out := map[key]*address{}
-	for k, sl := range s.live {
-		if a, ok := sl.drv.(*address); ok && sl.local().State == placement.StateOnline {
-			out[k] = a
-		}
-	}
-	return out
-}
-
 // askAddresses has the kernel asked about every address, after an event of its.
 func (s *slots) askAddresses() {
 	for _, sl := range s.live {
@@ -252,10 +252,16 @@ func (s *slots) close() {
 	s.disown.Wait()
 }
 
-// retiringIn says that something of a former configuration of the group is not proven gone yet.
-func (s *slots) retiringIn(group string) bool {
+// leftIn says that something of the group is not proven gone although nothing of it is online: what a former configuration
+// had, or an address behind a closed gate.
+func (s *slots) leftIn(group string) bool {
 	for _, old := range s.retiring {
 		if old.group == group {
+			return true
+		}
+	}
+	for k, sl := range s.live {
+		if k.group == group && sl.lingers() {
 			return true
 		}
 	}

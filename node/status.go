@@ -163,6 +163,11 @@ func groupStatus(g placement.GroupPolicy, st placement.State, c config.Cluster, 
 			out.Notes = append(out.Notes, text)
 		}
 	}
+	for _, node := range possibleOwners(g, st) {
+		if b := reports[node].Groups[g.Name].Blocked; b != "" && !slices.ContainsFunc(out.Notes, func(n string) bool { return strings.Contains(n, b) }) {
+			out.Notes = append(out.Notes, "blocked on "+node+": a human is needed: "+b)
+		}
+	}
 	var states []placement.ResourceState
 	for _, r := range g.Resources {
 		nodes := []string{gs.Owner}
