@@ -131,15 +131,19 @@ func (p Plan) String() string {
 	return fmt.Sprintf("%d %s %s: %s", p.Round, p.Timing, p.Layer, strings.Join(s, " + "))
 }
 
-// Draw makes the plan of a round. Only restricts the faults to those names, and timing the profile; both change what is drawn.
-func Draw(seed uint64, round int, timing string, only []string) Plan {
+// Draw makes the plan of a round. Only restricts the faults to those names, which changes what is drawn; timing and layer are drawn when
+// they are "".
+func Draw(seed uint64, round int, timing, layer string, only []string) Plan {
 	r := rand.New(rand.NewPCG(seed, uint64(round)))
-	p := Plan{Seed: seed, Round: round, Timing: timing}
+	p := Plan{Seed: seed, Round: round, Timing: timing, Layer: layer}
 	profile := []string{"lan", "lan", "lan", "fast", "fast"}[r.IntN(5)]
 	if timing == "" {
 		p.Timing = profile
 	}
-	p.Layer = []string{"gate", "gate", "address"}[r.IntN(3)]
+	kernel := []string{"gate", "gate", "address"}[r.IntN(3)]
+	if layer == "" {
+		p.Layer = kernel
+	}
 	pair := r.IntN(3) == 0
 	p.Strikes = append(p.Strikes, strike(r, only))
 	if pair {
@@ -165,12 +169,13 @@ func strike(r *rand.Rand, only []string) Strike {
 		roles = voters
 	}
 	s := Strike{Fault: k.Name, Role: roles[r.IntN(len(roles))], Vary: r.IntN(1000)}
-	if r.IntN(3) == 0 && slices.Contains(roles, RoleOwner) { // where it hurts
+	if r.IntN(2) == 0 && slices.Contains(roles, RoleOwner) { // where it hurts
 		s.Role = RoleOwner
 	}
-	spans := [][2]time.Duration{{50 * time.Millisecond, 400 * time.Millisecond}, {400 * time.Millisecond, 1500 * time.Millisecond},
-		{1500 * time.Millisecond, 3 * time.Second}}
-	span := spans[r.IntN(len(spans))]
+	// Within a lease, about as long as one, and beyond the takeover.
+	short, middle := [2]time.Duration{50 * time.Millisecond, 400 * time.Millisecond}, [2]time.Duration{400 * time.Millisecond, 1500 * time.Millisecond}
+	long := [2]time.Duration{1500 * time.Millisecond, 4 * time.Second}
+	span := [][2]time.Duration{short, middle, middle, long, long, long}[r.IntN(6)]
 	if k.Max > 0 {
 		span = [2]time.Duration{k.Min, k.Max}
 	}
@@ -213,6 +218,8 @@ type Round struct {
 	Failed    int           `json:"failed"`         // requests
 	Requests  int           `json:"requests"`       // that were made
 	Double    time.Duration `json:"double_ns"`      // two nodes answered for one address: guarantee S1
+	Present   time.Duration `json:"present_ns"`     // two nodes that clients hear had one address, answering or not
+	Address   bool          `json:"by_address"`     // the lifetime of the address was the kernel lease all the time: then Present is a breach too
 	Twice     time.Duration `json:"twice_ns"`       // the exclusive service ran on two nodes: guarantee S2
 	Excuse    string        `json:"excuse"`         // why S2 may be broken in this round, "" when it must not
 	Converged time.Duration `json:"converged_ns"`   // after everything was healed
@@ -222,10 +229,20 @@ type Round struct {
 	Blind     time.Duration `json:"blind_ns"`       // longest time in which the observer did not look
 	Stuck     string        `json:"stuck"`          // why it did not converge, "" when it did
 	Logs      string        `json:"logs,omitempty"` // folder with everything, when something was wrong
+
+	layers []string // kernel leases in force at its begin and its end
 }
 
 // Wrong says that the round broke a guarantee or did not converge.
-func (r Round) Wrong() bool { return r.Stuck != "" || r.Double > 0 || r.Twice > 0 && r.Excuse == "" }
+func (r Round) Wrong() bool { return r.Stuck != "" || r.two() > 0 || r.Twice > 0 && r.Excuse == "" }
+
+// two is the time in which S1 was broken. Behind a gate that is shut, having an address is nothing.
+func (r Round) two() time.Duration {
+	if r.Address {
+		return max(r.Double, r.Present)
+	}
+	return r.Double
+}
 
 func (r Round) String() string {
 	var s []string
@@ -237,7 +254,7 @@ func (r Round) String() string {
 		s = append(s, t)
 	}
 	t := fmt.Sprintf("%4d %-4s %-7s outage %5s, %3d failed, double %s, twice %s, converged %5s, took %5s, %s -> %s: %s", r.Round, r.Timing, r.Layer, ms(r.Outage),
-		r.Failed, ms(r.Double), ms(r.Twice), ms(r.Converged), ms(r.Took), r.From, r.To, strings.Join(s, " + "))
+		r.Failed, ms(r.two()), ms(r.Twice), ms(r.Converged), ms(r.Took), r.From, r.To, strings.Join(s, " + "))
 	if r.Twice > 0 && r.Excuse != "" {
 		t += "; twice is excused: " + r.Excuse
 	}

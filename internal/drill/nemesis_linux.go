@@ -17,6 +17,7 @@ type Nemesis struct {
 	Seed     uint64
 	Rounds   []int          // required: numbers of the rounds
 	Timing   string         // optional: fast or lan, drawn without
+	Layer    string         // optional: kernel lease, gate or address, drawn without
 	Only     []string       // optional: names of faults
 	Parallel int            // clusters side by side, 1 without
 	Bound    time.Duration  // how long the cluster may take to converge after everything is healed, 30s without
@@ -27,7 +28,7 @@ type Nemesis struct {
 }
 
 // calm is how long clients must be answered without a failure before a round is over.
-const calm = 300 * time.Millisecond
+const calm = 500 * time.Millisecond
 
 // Run does the rounds and returns what came of them, as far as it got. An error is a fault of the campaign, not of the cluster.
 func (n Nemesis) Run(ctx context.Context) (Tally, error) {
@@ -90,7 +91,7 @@ func (n Nemesis) work(ctx context.Context, rounds <-chan int, done func(Round)) 
 				return fmt.Errorf("forming a cluster: %w", err)
 			}
 		}
-		out, err := n.round(ctx, a, Draw(n.Seed, r, n.Timing, n.Only))
+		out, err := n.round(ctx, a, n.draw(r))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -108,6 +109,9 @@ func (n Nemesis) work(ctx context.Context, rounds <-chan int, done func(Round)) 
 	}
 	return nil
 }
+
+// draw makes the plan of a round.
+func (n Nemesis) draw(round int) Plan { return Draw(n.Seed, round, n.Timing, n.Layer, n.Only) }
 
 // round puts the cluster through one plan. What the cluster does wrong is in the result, an error is a fault of the instruments.
 func (n Nemesis) round(ctx context.Context, a *arena, p Plan) (Round, error) {
@@ -167,7 +171,7 @@ func (a *arena) strike(ctx context.Context, out *Round, since time.Time) error {
 		return err
 	}
 	roles := a.roles(st)
-	out.From = roles[RoleOwner]
+	out.From, out.layers = roles[RoleOwner], []string{string(st.Timing.Layer)}
 	type moment struct {
 		at time.Duration
 		do func()
@@ -260,6 +264,9 @@ func (a *arena) amiss(ctx context.Context) string {
 	if st.Stale || st.Quorum.Alive != len(Nodes) {
 		return fmt.Sprintf("%s answers, stale %v, leader %q, %d voters alive", st.Node, st.Stale, st.Leader, st.Quorum.Alive)
 	}
+	if st.Config < a.wants {
+		return fmt.Sprintf("configuration %d is not yet applied", a.wants)
+	}
 	for _, n := range st.Nodes {
 		if n.State != "up" || len(n.Flags) > 0 {
 			if slices.Contains(n.Flags, "draining") || slices.Contains(n.Flags, "drained") {
@@ -336,7 +343,11 @@ func (a *arena) judge(ctx context.Context, out *Round, since time.Time, clock ti
 	if err != nil {
 		return err
 	}
-	held, err := a.Observer.Report(since)
+	had, err := a.Observer.Report(since)
+	if err != nil {
+		return err
+	}
+	answered, err := a.Prober.Report(since)
 	if err != nil {
 		return err
 	}
@@ -345,9 +356,11 @@ func (a *arena) judge(ctx context.Context, out *Round, since time.Time, clock ti
 		return err
 	}
 	out.Outage, out.Failed, out.Requests = report.Gap, report.Failed, report.OK+report.Failed
-	out.Double, out.Blind, out.Twice = held.Double, held.Blind, twice(run)
-	if out.Stuck == "" {
-		out.To, err = a.Owner(ctx)
+	out.Double, out.Present, out.Twice, out.Blind = answered.Double, had.Double, twice(run), max(had.Blind, answered.Blind)
+	if st, err := a.Status(ctx); err == nil {
+		out.To = Web(st).Owner
+		out.layers = append(out.layers, string(st.Timing.Layer))
 	}
-	return err
+	out.Address = !slices.ContainsFunc(out.layers, func(l string) bool { return l != "address" })
+	return nil
 }

@@ -33,6 +33,7 @@ type arena struct {
 	text   string          // cluster.toml with holes for timing and kernel lease
 	have   Plan            // whose timing and layer are in force
 	layers bool            // the configuration knows kernel_lease
+	wants  uint64          // version of the configuration that was applied last
 	next   map[string]bool // nodes that run the next version
 	off    map[string]bool // nodes without power
 	mounts []string
@@ -80,9 +81,13 @@ func newArena(ctx context.Context, bin string) (_ *arena, err error) {
 	return a, a.watch()
 }
 
-// watch starts the instruments: the observer looks at both groups' addresses, the client asks one.
+// watch starts the instruments: observer and prober look at both groups' addresses, the client asks one.
 func (a *arena) watch() (err error) {
-	if a.Observer, err = a.Lab.Observe(lab.ObserveOptions{Addrs: []netip.Addr{a.VIP.Addr(), a.Lab.VIP(1).Addr()}}); err != nil {
+	addrs := []netip.Addr{a.VIP.Addr(), a.Lab.VIP(1).Addr()}
+	if a.Observer, err = a.Lab.Observe(lab.ObserveOptions{Addrs: addrs}); err != nil {
+		return err
+	}
+	if a.Prober, err = a.Lab.Probe(lab.ProbeOptions{Addrs: addrs}); err != nil {
 		return err
 	}
 	a.Client, err = a.Lab.StartClient(lab.ClientOptions{Target: netip.AddrPortFrom(a.VIP.Addr(), Port)})
@@ -196,9 +201,9 @@ func (a *arena) apply(ctx context.Context, p Plan) error {
 	if a.have.Timing == p.Timing && (a.have.Layer == p.Layer || !a.layers) {
 		return nil
 	}
-	_, err := a.write(ctx, api.Write{Verb: api.VerbApply, Config: a.render(p), File: "cluster.toml"})
+	r, err := a.write(ctx, api.Write{Verb: api.VerbApply, Config: a.render(p), File: "cluster.toml"})
 	if err == nil {
-		a.have = p
+		a.have, a.wants = p, max(r.Version, a.wants)
 	}
 	return err
 }

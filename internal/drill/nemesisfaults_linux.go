@@ -77,10 +77,10 @@ var faults = map[string]fault{
 		return h.Lab.Heal, "", h.Lab.IsolateFromPeers(h.Node)
 	},
 	"cannot reach peers": func(h *hit) (func() error, string, error) {
-		return h.Lab.Heal, "", h.oneWay(func(peer string) error { return h.Lab.PartitionOneWay(h.Node, peer) })
+		return h.Lab.Heal, "", h.Lab.IsolateOutgoing(h.Node)
 	},
 	"cannot hear peers": func(h *hit) (func() error, string, error) {
-		return h.Lab.Heal, "", h.oneWay(func(peer string) error { return h.Lab.PartitionOneWay(peer, h.Node) })
+		return h.Lab.Heal, "", h.Lab.IsolateIncoming(h.Node)
 	},
 	"cut from one peer": func(h *hit) (func() error, string, error) {
 		peers := h.peers()
@@ -118,14 +118,6 @@ func (h *hit) peers() (out []string) {
 		}
 	}
 	return out
-}
-
-func (h *hit) oneWay(cut func(peer string) error) error {
-	var errs []error
-	for _, peer := range h.peers() {
-		errs = append(errs, cut(peer))
-	}
-	return errors.Join(errs...)
 }
 
 // restart starts had again if it has ended.

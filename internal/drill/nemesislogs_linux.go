@@ -42,6 +42,9 @@ func (n Nemesis) keep(ctx context.Context, a *arena, out Round, marks map[string
 	if held, err := a.Observer.Report(since); err == nil {
 		put("addresses.json", held)
 	}
+	if answered, err := a.Prober.Report(since); err == nil {
+		put("answers.json", answered)
+	}
 	if run, err := stretches(a.runs, monotonic()-time.Since(since)); err == nil {
 		text := ""
 		for _, s := range run { // on the wall clock, to be read beside the logs

@@ -33,7 +33,7 @@ type row struct {
 func (r *row) add(o Round) {
 	r.rounds++
 	r.slowest = max(r.slowest, o.Converged)
-	r.double += o.Double
+	r.double += o.two()
 	if o.Excuse == "" {
 		r.twice += o.Twice
 	} else {

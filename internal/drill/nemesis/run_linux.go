@@ -27,7 +27,7 @@ type campaign struct {
 	rounds, first, one   int
 	seed                 uint64
 	parallel             int
-	timing, only         string
+	timing, layer, only  string
 	bound                time.Duration
 	bin, keep, form, doc string
 	list, faults, write  bool
@@ -44,6 +44,7 @@ func parse(args []string, stderr io.Writer) (*campaign, error) {
 	fs.Uint64Var(&c.seed, "seed", 0, "`SEED` the faults are drawn from (default: another one each time)")
 	fs.IntVar(&c.parallel, "parallel", 2, "clusters side by side")
 	fs.StringVar(&c.timing, "timing", "", "lan or fast (default: drawn for each round)")
+	fs.StringVar(&c.layer, "kernel-lease", "", "gate or address (default: drawn for each round)")
 	fs.StringVar(&c.only, "only", "", "these `FAULTS` only, separated by commas; -faults lists them")
 	fs.DurationVar(&c.bound, "bound", 30*time.Second, "a cluster that has not converged so long after everything was healed is stuck")
 	fs.StringVar(&c.bin, "bin", "", "`DIR` with the programs (default: built anew)")
@@ -65,6 +66,9 @@ func parse(args []string, stderr io.Writer) (*campaign, error) {
 	}
 	if c.timing != "" && c.timing != "lan" && c.timing != "fast" {
 		errs = append(errs, fmt.Errorf("-timing is lan or fast, not %q", c.timing))
+	}
+	if c.layer != "" && c.layer != "gate" && c.layer != "address" {
+		errs = append(errs, fmt.Errorf("-kernel-lease is gate or address, not %q", c.layer))
 	}
 	for _, name := range c.names() {
 		if _, ok := drill.FindKind(name); !ok {
@@ -134,7 +138,7 @@ func (c *campaign) look() bool {
 	}
 	if c.list {
 		for _, r := range c.numbers() {
-			fmt.Fprintln(c.out, drill.Draw(c.seed, r, c.timing, c.names()))
+			fmt.Fprintln(c.out, drill.Draw(c.seed, r, c.timing, c.layer, c.names()))
 		}
 	}
 	return c.faults || c.list
@@ -166,7 +170,7 @@ func (c *campaign) run(ctx context.Context) (code int, err error) {
 	numbers := c.numbers()
 	fmt.Fprintf(c.progress, "seed %d, %d round(s), %d cluster(s); one of them again: scripts/nemesis -seed %d -round N%s\n", c.seed, len(numbers), c.parallel, c.seed, c.restrictions())
 	begun := time.Now()
-	n := drill.Nemesis{Seed: c.seed, Rounds: numbers, Timing: c.timing, Only: c.names(), Parallel: min(c.parallel, len(numbers)), Bound: c.bound, Bin: c.bin, Keep: c.keep,
+	n := drill.Nemesis{Seed: c.seed, Rounds: numbers, Timing: c.timing, Layer: c.layer, Only: c.names(), Parallel: min(c.parallel, len(numbers)), Bound: c.bound, Bin: c.bin, Keep: c.keep,
 		Done: func(o drill.Round) { fmt.Fprintln(c.progress, o) }, Say: func(s string) { fmt.Fprintln(c.progress, s) }}
 	tally, err := n.Run(ctx)
 	if err != nil {
@@ -198,6 +202,9 @@ func (c *campaign) restrictions() string {
 	t := ""
 	if c.timing != "" {
 		t += " -timing " + c.timing
+	}
+	if c.layer != "" {
+		t += " -kernel-lease " + c.layer
 	}
 	if c.only != "" {
 		t += fmt.Sprintf(" -only %q", c.only)
