@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hacluster/internal/boottime"
@@ -21,14 +22,21 @@ const conflictWait = 200 * time.Millisecond // how long a conflicting holder get
 // of two nodes that announced together the wrong one may have been last.
 var announceAt = []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, time.Second, 3 * time.Second, 10 * time.Second, 30 * time.Second}
 
+// leaseTries bounds how often a start waits for another lease because what was left of the one before was not enough.
+const leaseTries = 20
+
 // address drives one floating address. It is the only driver that must hold a lease at every moment: it is added with
 // the lifetime that is left and goes by itself when nobody renews it.
 type address struct {
-	vips  *vip.Manager
-	spec  vip.Spec
-	clock boottime.Clock
-	log   *slog.Logger
-	lease leaseSource
+	vips     *vip.Manager
+	gate     *gatekeeper
+	spec     vip.Spec
+	clock    boottime.Clock
+	log      *slog.Logger
+	lease    leaseSource
+	possible bool // this node may own its group
+
+	lingers atomic.Bool // at the last look it was on this node behind a closed gate: it serves nobody, and must go
 
 	mu       sync.Mutex
 	quiet    context.CancelFunc // ends the announcements
@@ -62,24 +70,70 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 			return fmt.Errorf("address %s is in use by %v: find that machine (arping -D) and take the address from it", a.spec.Address.Addr(), holder)
 		}
 	}
-	until, ok := a.lease.until(a.spec.Group)
-	for !ok || lease.KernelLifetime(a.clock(), until) == 0 {
-		if until, err = a.lease.fresh(ctx, a.spec.Group); err != nil {
+	for try := 1; ; try++ {
+		err := a.acquire(ctx)
+		if err == nil {
+			break
+		}
+		// Late: this process was held up and the lease is over, or nearly. With another one it may be quick enough.
+		if err = errors.Join(err, a.remove()); try == leaseTries || ctx.Err() != nil || !errors.Is(err, vip.ErrLate) && !errors.Is(err, vip.ErrLifetime) {
+			return err
+		}
+		if _, err := a.lease.fresh(ctx, a.spec.Group); err != nil {
 			return fmt.Errorf("waiting for a lease: %w", err)
 		}
-		ok = true
-	}
-	if err := a.vips.AddBy(a.spec, until); err != nil {
-		return err
-	}
-	// The clock was read before the address was added; whatever came between must not count as a lease.
-	if !a.clock().Before(until) || ctx.Err() != nil {
-		return errors.Join(fmt.Errorf("the lease ended while %s was added", a.spec.Address), a.vips.Remove(a.spec))
 	}
 	if err := a.vips.Announce(a.spec); err != nil {
 		a.log.Warn("announcing address", "vip", a.spec.Address, "err", err)
 	}
 	a.keepAnnouncing()
+	return nil
+}
+
+// right is what an address is added by.
+type right struct {
+	gated bool
+	lease time.Time // end of the lease
+	life  time.Time // what its lifetime in the kernel is counted from
+}
+
+// right guards the address and waits for a lease that is long enough to add it by.
+func (a *address) right(ctx context.Context) (r right, err error) {
+	var ok bool
+	r.lease, ok = a.lease.until(a.spec.Group)
+	for {
+		if r.gated, err = a.gate.guard(a.spec.Address.Addr()); err != nil {
+			return r, err
+		}
+		r.life, _ = a.gate.deadline(r.lease, a.spec.Address.Addr())
+		if now := a.clock(); ok && now.Before(r.lease) && lease.KernelLifetime(now, r.life) > 0 {
+			return r, nil
+		}
+		if r.lease, err = a.lease.fresh(ctx, a.spec.Group); err != nil {
+			return r, fmt.Errorf("waiting for a lease: %w", err)
+		}
+		ok = true
+	}
+}
+
+// acquire adds the address behind its gate and opens that. On an error the address is to be removed.
+func (a *address) acquire(ctx context.Context) error {
+	r, err := a.right(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.vips.AddBy(a.spec, r.life); err != nil {
+		return err
+	}
+	if r.gated {
+		if err := a.gate.open(a.spec.Address.Addr(), r.lease); err != nil {
+			return err
+		}
+	}
+	// The clock was read before the address was added; whatever came between must not count as a lease.
+	if _, ok := a.lease.until(a.spec.Group); !ok || !a.clock().Before(r.lease) || ctx.Err() != nil {
+		return fmt.Errorf("the lease ended while %s was added", a.spec.Address)
+	}
 	return nil
 }
 
@@ -97,14 +151,27 @@ func (a *address) remove() error {
 	}
 	a.removed = true
 	a.mu.Unlock()
-	return a.vips.Remove(a.spec)
+	a.gate.shut(a.spec.Address.Addr())
+	err := a.vips.Remove(a.spec)
+	if err == nil {
+		a.gate.strict(a.spec.Address.Addr())
+	}
+	return err
 }
 
-// Status asks the kernel; an address on a link without carrier serves nobody.
+// Status asks the kernel; an address on a link without carrier serves nobody, and one behind a closed gate is not held.
 func (a *address) Status(context.Context) (resources.Status, error) {
 	present, err := a.vips.Present(a.spec)
 	if err != nil || !present {
+		a.lingers.Store(err != nil && a.lingers.Load())
 		return resources.Status{Detail: "not on this node"}, err
+	}
+	passes, err := a.gate.passes(a.spec.Address.Addr())
+	if err != nil {
+		return resources.Status{}, err
+	}
+	if a.lingers.Store(!passes); !passes {
+		return resources.Status{Detail: "behind a closed gate: nobody is answered"}, nil
 	}
 	link, err := a.vips.Resolve(a.spec)
 	if err != nil {
@@ -142,6 +209,12 @@ func (a *address) keepAnnouncing() {
 			}
 		}
 	})
+}
+
+// reopened has the address announced anew after its gate had closed.
+func (a *address) reopened() {
+	a.log.Warn("the kernel gate had closed: the lease was renewed too late; it is open again", "vip", a.spec.Address)
+	a.keepAnnouncing()
 }
 
 // adopt takes up the announcements of an address that was here before this process.

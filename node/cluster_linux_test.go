@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"hacluster/internal/wire"
 	"hacluster/placement"
 	"hacluster/resources"
+	"hacluster/vip"
 )
 
 // patience bounds every wait for a condition; nothing here takes nearly as long.
@@ -45,6 +47,9 @@ type member struct {
 	cfg    config.Node
 	client *api.Client
 	cable  *breaker
+	vips   func(*slog.Logger) (*vip.Manager, error) // nil: this process's
+	alone  bool                                     // without a dead man
+	slept  atomic.Int64                             // time that this node spent in suspend, ns
 
 	n   *Node
 	end context.CancelFunc
@@ -113,11 +118,20 @@ func (u *undertaker) close() {
 // form makes a cluster: the first name founds it, the others join in order. A name that begins with w is a witness.
 func form(t *testing.T, names ...string) *cluster {
 	t.Helper()
+	return formWith(t, nil, names...)
+}
+
+// formWith is form; each member goes through prepare before it starts.
+func formWith(t *testing.T, prepare func(*member), names ...string) *cluster {
+	t.Helper()
 	needNetwork(t)
 	c := &cluster{t: t, dir: t.TempDir(), nodes: map[string]*member{}}
 	t.Cleanup(c.close)
 	for i, name := range names {
 		m := c.add(name)
+		if prepare != nil {
+			prepare(m)
+		}
 		if i == 0 {
 			m.found()
 		} else {
@@ -239,7 +253,11 @@ func (m *member) store(id identity.Identity, ca, caKey, cert, key, gossip []byte
 // start runs the agent.
 func (m *member) start() {
 	m.c.t.Helper()
-	n, err := Open(Options{Config: m.cfg, Version: "test", Log: m.log(), DeadMan: m.man})
+	o := Options{Config: m.cfg, Version: "test", Log: m.log(), DeadMan: m.man, vips: m.vips, asleep: func() time.Duration { return time.Duration(m.slept.Load()) }}
+	if m.alone {
+		o.DeadMan = nil
+	}
+	n, err := Open(o)
 	m.must(err)
 	m.cable.insert(n)
 	ctx, end := context.WithCancel(context.Background())

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacluster/fence"
+	"hacluster/internal/boottime"
 	"hacluster/lease"
 	"hacluster/placement"
 )
@@ -21,6 +22,7 @@ type renewer struct {
 	n    *Node
 	boot string // random, one per process
 
+	asleep *boottime.Suspend
 	wake   chan struct{} // send now
 	slots  chan struct{} // bounds the renewals under way
 	flight sync.WaitGroup
@@ -34,12 +36,26 @@ type renewer struct {
 	legacy  time.Time   // what the process before this one left; zero once this one has a lease
 }
 
-func newRenewer(n *Node) *renewer {
+func newRenewer(n *Node, asleep *boottime.Suspend) *renewer {
 	boot := make([]byte, 8)
 	rand.Read(boot)
 	will, legacy := fence.OpenWill(fence.WillPath(n.cfg.Socket), n.clock(), n.timing().Duration)
-	return &renewer{n: n, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), slots: make(chan struct{}, maxRenewals),
+	return &renewer{n: n, asleep: asleep, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), slots: make(chan struct{}, maxRenewals),
 		holder: lease.Holder{Duration: n.timing().Duration}, granted: make(chan struct{})}
+}
+
+// resumed drops the lease when this machine was suspended: what enforces its end counts ticks of the kernel, which stood
+// still, and would end it too late. It comes before every use of the lease. The caller holds mu.
+func (r *renewer) resumed() {
+	slept := r.asleep.Noticed()
+	if slept == 0 {
+		return
+	}
+	r.holder.Drop()
+	r.legacy = time.Time{}
+	r.will.Leave(r.n.clock())
+	r.n.log.Warn("this machine was suspended; its lease is over", "suspended", slept)
+	r.n.wakeAct()
 }
 
 // say notes what to tell the leader; a change is sent at once.
@@ -94,6 +110,7 @@ func (r *renewer) send(ctx context.Context) bool {
 		return true // enough under way; the next one will say everything
 	}
 	r.mu.Lock()
+	r.resumed()
 	seq := r.holder.Send(r.n.clock()) // t0, before the first byte leaves
 	m := renewal{Seq: seq, Boot: r.boot, Report: r.report}
 	r.mu.Unlock()
@@ -115,7 +132,9 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	} else {
 		var a message
 		if a, err = r.n.links.call(ctx, leader, message{Renew: &m}, limit); err == nil {
-			grant = a.Grant
+			if grant = a.Grant; a.Again {
+				r.n.startAgain()
+			}
 		}
 	}
 	if err != nil || grant == nil {
@@ -123,6 +142,7 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 		return
 	}
 	r.mu.Lock()
+	r.resumed()
 	confirmed := r.holder.Confirm(*grant, r.n.clock())
 	if confirmed {
 		r.legacy = time.Time{}
@@ -160,6 +180,7 @@ func (r *renewer) leased(st placement.State) map[string]time.Time {
 	out := map[string]time.Time{}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.resumed()
 	for group, gs := range st.Groups {
 		if gs.Owner != r.n.name {
 			continue
@@ -180,6 +201,7 @@ func (r *renewer) until(group string) (time.Time, bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.resumed()
 	return r.holder.UntilFor(group, gs.Epoch, gs.AssignIndex, st.Index)
 }
 
@@ -226,6 +248,7 @@ func (r *renewer) proven(group string) bool {
 func (r *renewer) inheritedUntil() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.resumed()
 	return r.legacy
 }
 

@@ -377,11 +377,17 @@ func RemoveGate() error {
 	if err != nil {
 		return err
 	}
-	err = m.removeGate()
-	if err != nil {
-		err = fmt.Errorf("removing the kernel gate: %w", err)
+	return errors.Join(m.RemoveGate(), m.Close())
+}
+
+// RemoveGate is the function of that name with the sockets of this Manager.
+func (m *Manager) RemoveGate() error {
+	m.gate.mu.Lock()
+	defer m.gate.mu.Unlock()
+	if err := m.removeGate(); err != nil {
+		return fmt.Errorf("removing the kernel gate: %w", err)
 	}
-	return errors.Join(err, m.Close())
+	return nil
 }
 
 func (m *Manager) removeGate() error {

@@ -34,3 +34,6 @@ func (*Manager) Gate() ([]GateEntry, error) { return nil, errWindows }
 
 // ShutAll always fails on Windows.
 func (*Manager) ShutAll() error { return errWindows }
+
+// RemoveGate always fails on Windows.
+func (*Manager) RemoveGate() error { return errWindows }

@@ -34,6 +34,9 @@ func (s *Suspend) Noticed() time.Duration {
 	defer s.mu.Unlock()
 	now := s.asleep()
 	jump := now - s.last
+	if jump < 0 { // the reading before was taken by a thread that was stopped in between
+		s.last = now
+	}
 	if jump < leastJump {
 		return 0
 	}

@@ -1,0 +1,225 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hacluster/api"
+	"hacluster/internal/boottime"
+	"hacluster/vip"
+)
+
+// With everything that could act frozen, the kernel ends the lease to the millisecond: nobody is answered any more, by packet
+// or at the link layer, before the takeover; and the thawed agent does not bring it back.
+func TestAFrozenOwnerStopsAnsweringBeforeItsLeaseEnds(t *testing.T) {
+	g := newGated(t, `timing = "fast"`)
+	if l := g.nodes["b"].n.timing(); l.Duration >= time.Second {
+		t.Fatalf("the kernel lease in force is %s, duration %v", l.Layer, l.Duration)
+	}
+	g.apart()
+	g.online("a")
+	g.quiet("a")
+	p := g.ping(time.Millisecond)
+	defer p.close()
+	g.answers(p, "a", 20)
+	frozen := boottime.Now()
+	if err := g.child.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	d := g.nodes["b"].n.timing().Duration
+	g.answers(p, "b", 20)
+	last, _ := p.newest("a")
+	t.Logf("duration %v: the frozen owner answered last %v after the freeze; longest without any answer: %v", d, last.Sub(frozen), p.longest())
+	if last.Sub(frozen) > d {
+		t.Errorf("the frozen owner answered %v after the freeze; its lease lasted %v at most", last.Sub(frozen), d)
+	}
+	_, before := p.newest("a")
+	if err := g.child.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	thawed := boottime.Now()
+	g.until("the thawed node has taken its address away", func() error {
+		if boottime.Now().Sub(thawed) < 500*time.Millisecond {
+			return errors.New("it may still do something foolish")
+		}
+		if out := sh(t, "ip", "-n", nsOf(t, "a"), "-4", "-o", "addr"); strings.Contains(out, theVIP.Addr().String()) {
+			return errors.New(out)
+		}
+		return nil
+	})
+	if _, after := p.newest("a"); after != before {
+		t.Errorf("the thawed node answered %d times", after-before)
+	}
+}
+
+// An agent that is replaced leaves the gate as it is: no packet is lost.
+func TestARestartOfTheAgentLosesNothing(t *testing.T) {
+	g := newGated(t, `timing = "lan"`)
+	g.quiet("a")
+	p := g.ping(time.Millisecond)
+	defer p.close()
+	g.answers(p, "a", 100)
+	for range 3 {
+		g.nodes["a"].stop()
+		g.nodes["a"].start()
+		_, n := p.newest("a")
+		g.answers(p, "a", n+500)
+	}
+	if gap := p.longest(); gap > 60*time.Millisecond {
+		t.Errorf("for %v nobody answered", gap)
+	}
+	if _, n := p.newest("b"); n != 0 {
+		t.Errorf("b answered %d times", n)
+	}
+	t.Logf("longest without an answer: %v", p.longest())
+}
+
+// Somebody takes the whole rule set away, as each restart of nftables.service does: the client does not notice, and the gate
+// is there again within a renewal on the owner, within gateEvery elsewhere.
+func TestAFlushedRuleSetIsMended(t *testing.T) {
+	g := newGated(t, `timing = "fast"`)
+	g.quiet("a")
+	p := g.ping(time.Millisecond)
+	defer p.close()
+	g.answers(p, "a", 100)
+	for i, damage := range []string{"flush ruleset", "delete table inet had", "flush table arp had"} {
+		for _, node := range []string{"a", "b"} {
+			g.nft(node, damage)
+			flushed := time.Now()
+			g.until(fmt.Sprintf("%s on %s is mended", damage, node), func() error { return g.guards(node, node == "a") })
+			t.Logf("%s on %s: mended after %v", damage, node, time.Since(flushed).Round(time.Millisecond))
+			if node == "a" && i == 0 && time.Since(flushed) > time.Second {
+				t.Errorf("an owner's gate was away for %v", time.Since(flushed))
+			}
+		}
+	}
+	if gap := p.longest(); gap > 60*time.Millisecond {
+		t.Errorf("for %v nobody answered", gap)
+	}
+	if _, n := p.newest("b"); n != 0 {
+		t.Errorf("b answered %d times", n)
+	}
+}
+
+// A planned move hands the address over shut; had release leaves nothing of ours in the kernel.
+func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
+	g := newGated(t, `timing = "fast"`)
+	g.do(api.Write{Verb: api.VerbMove, Group: "web", Node: "b"})
+	g.online("b")
+	g.until("a is shut", func() error { return g.guards("a", false) })
+	p := g.ping(time.Millisecond)
+	defer p.close()
+	g.answers(p, "b", 50)
+	if _, n := p.newest("a"); n != 0 {
+		t.Errorf("a answered %d times", n)
+	}
+	for _, name := range []string{"a", "b"} {
+		g.nodes[name].stop()
+		err := within(nsOf(t, name), func() error {
+			_, err := vip.Release()
+			return errors.Join(err, vip.RemoveGate())
+		})
+		if out := g.nft(name, "list", "tables"); err != nil || strings.Contains(out, vip.GateTable) {
+			t.Errorf("%s: %v, tables left: %s", name, err, out)
+		}
+	}
+	if g.resolves() {
+		t.Error("somebody answers after the release")
+	}
+}
+
+// While the gate is the kernel lease and cannot be set up, an owner gives its address up before its lease could end unseen,
+// and says why; another node takes over.
+func TestAnOwnerWithoutAGateGivesUp(t *testing.T) {
+	g := newGated(t, `timing = "fast"`)
+	g.nft("a", "delete table inet had; add table inet had; add chain inet had mine") // somebody else's now
+	g.online("b")
+	if out := sh(t, "ip", "-n", nsOf(t, "a"), "-4", "-o", "addr"); strings.Contains(out, theVIP.Addr().String()) {
+		t.Errorf("a still has it: %s", out)
+	}
+	if ok, why := g.nodes["a"].n.gate.carries(); ok || !strings.Contains(why, "not had's") {
+		t.Errorf("a says %v, %q of its gate", ok, why)
+	}
+}
+
+// The kernel lease is changed while the address is served, there and back: no packet is lost and the timing follows.
+func TestTheLayerChangesWhileServing(t *testing.T) {
+	g := newGated(t, `timing = "fast"`)
+	g.quiet("a")
+	p := g.ping(time.Millisecond)
+	defer p.close()
+	for _, layer := range []string{"address", "gate", "address", "auto"} {
+		g.apply("timing = \"fast\"\nkernel_lease = \"" + layer + "\"")
+		g.until("a has taken up "+layer, func() error {
+			if sub := g.nodes["a"].n.timing().Duration < time.Second; sub != (layer != "address") {
+				return fmt.Errorf("duration %v", g.nodes["a"].n.timing().Duration)
+			}
+			out := g.nft("a", "list", "tables")
+			if there := strings.Contains(out, vip.GateTable); there != (layer != "address") {
+				return fmt.Errorf("tables: %s", out)
+			}
+			return nil
+		})
+		_, n := p.newest("a")
+		g.answers(p, "a", n+3000) // longer than any lifetime that the layer before may have armed
+	}
+	if gap := p.longest(); gap > 60*time.Millisecond {
+		t.Errorf("for %v nobody answered", gap)
+	}
+	if _, n := p.newest("b"); n != 0 {
+		t.Errorf("b answered %d times", n)
+	}
+}
+
+// A machine that was suspended, for however short, has lost its lease before it does anything else.
+func TestASuspendEndsTheLease(t *testing.T) {
+	g := newGated(t, `timing = "lan"`)
+	g.quiet("a")
+	g.nodes["a"].slept.Store(int64(100 * time.Millisecond))
+	g.until("the address was taken away and put back under another lease", func() error {
+		if g.nodes["a"].n.resumes.Load() == 0 {
+			return errors.New("not noticed")
+		}
+		return g.guards("a", true)
+	})
+	g.online("a")
+}
+
+// guards checks the gate of a node: that the address is behind it, and whether it is open.
+func (g *gated) guards(node string, open bool) error {
+	entries, err := g.nodes[node].n.vips.Gate()
+	if err != nil {
+		return err
+	}
+	if len(entries) != 1 || entries[0].Address != theVIP.Addr() || entries[0].Alive != open {
+		return fmt.Errorf("%s: the gate is %+v, want open %v", node, entries, open)
+	}
+	return nil
+}
+
+// answers waits until a node has answered so often.
+func (g *gated) answers(p *pinger, node string, n int) {
+	g.t.Helper()
+	g.until(fmt.Sprintf("%s has answered %d times", node, n), func() error {
+		if _, got := p.newest(node); got < n {
+			return fmt.Errorf("%d", got)
+		}
+		return nil
+	})
+}
+
+// quiet waits until the cluster has settled: the node that owns nothing leads.
+func (g *gated) quiet(owner string) {
+	g.t.Helper()
+	g.until("a node that owns nothing leads", func() error {
+		if l := g.leader(); l.name == owner {
+			return errors.New(l.name + " leads")
+		}
+		return nil
+	})
+}
