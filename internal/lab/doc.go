@@ -1,7 +1,9 @@
 // Package lab runs real nodes on one Linux machine: network namespaces joined by a bridge, with real links, ARP caches,
-// processes and, where wanted, a real systemd as process 1. It owns the topology, the faults (power cut, cable, partition,
-// loss, freeze), and the two instruments that judge a failover: a client that counts what users lose, and an observer that
-// reports every moment in which two nodes held one address.
+// processes and, where wanted, a real systemd as process 1. It owns the topology, the faults (power cut, cable, partition
+// whole or one-way, loss, delay, duplication, reordering, freeze, starvation, full disk), and the instruments that judge a
+// failover: a client that counts what users lose, an observer that reports every moment in which two nodes had one address, and a
+// prober that reports every moment in which two nodes answered for it. Having an address behind a shut packet filter hurts
+// nobody: the prober's word is what counts for guarantee S1, the observer's says how close it was.
 //
 // What it is not: it knows nothing of had. It starts commands, and what those do is the caller's affair.
 //

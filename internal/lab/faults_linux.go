@@ -181,6 +181,24 @@ func (l *Lab) isolate(node string, outgoing, incoming bool, networks []int) erro
 	})
 }
 
+// Reconnect ends all partitions of a node, whole and one-way, and leaves all other faults as they are.
+func (l *Lab) Reconnect(node string) error {
+	n := l.Node(node)
+	if n == nil {
+		return fmt.Errorf("reconnecting node %q: no such node", node)
+	}
+	return l.change(func(f *faultSet) {
+		for c := range f.cut {
+			from, to, _ := strings.Cut(c, " ")
+			for _, p := range n.ports {
+				if p.swPort == from || p.swPort == to {
+					delete(f.cut, c)
+				}
+			}
+		}
+	})
+}
+
 // Loss drops that percentage of a node's frames at random, each way; 0 ends it.
 func (l *Lab) Loss(node string, percent int, networks ...int) error {
 	n := l.Node(node)

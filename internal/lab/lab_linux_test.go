@@ -164,6 +164,9 @@ func TestFaultsDoWhatTheySay(t *testing.T) {
 		if out, in := frames(t, n2) > in2, frames(t, n1) > in1; out == (what == "out") || in == (what == "in") {
 			t.Errorf("isolated %s: frames of n1 reach n2: %v, of n2 reach n1: %v", what, out, in)
 		}
+		must(l.Partition("n2", "n3"))
+		must(l.Reconnect("n1"))
+		check("n1 reconnected", reach{n1, n2, true}, reach{n2, n3, false})
 		must(l.Heal())
 	}
 
