@@ -2,9 +2,11 @@ package drill
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -113,4 +115,33 @@ func (c *Cluster) drills(ctx context.Context, t *testing.T, list []Drill) (seen 
 		}
 	}
 	return seen
+}
+
+// TestDoubleOwnershipIsSeen shows that a zero in the tables means something: the gate of a node whose user space is frozen is
+// torn down from outside, so that nothing but its kernel decides, and the judges must see two nodes answer.
+func TestDoubleOwnershipIsSeen(t *testing.T) {
+	c, ctx := formed(t, Options{})
+	st, err := c.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Timing.Layer != "gate" {
+		t.Skip("needs nf_tables: there is no gate to tear down")
+	}
+	d, _ := Find("all frozen")
+	freeze := d.Fault
+	d.Fault = func(ctx context.Context, c *Cluster, owner string) error {
+		// Through a thread in the node's namespace: a command of the frozen node would freeze.
+		return errors.Join(freeze(ctx, c, owner), c.Lab.Node(owner).Do(func() error {
+			return exec.CommandContext(ctx, "nft", "flush", "ruleset").Run()
+		}))
+	}
+	out, err := c.Run(ctx, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("outage %s, %d failed, double %s, present %s: %s", out.Outage, out.Failed, out.Double, out.Present, out.Breach())
+	if out.Double < 200*time.Millisecond || out.Breach() == "" {
+		t.Errorf("without a gate two nodes answered for %s, and the verdict is %q", out.Double, out.Breach())
+	}
 }
