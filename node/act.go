@@ -53,9 +53,12 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.fences.configure(n.ctx, c.Fences)
 		n.follow(c.Timing)
 		n.gate.follow(c.KernelLease != config.KernelAddress, c.Timing.Layer == lease.Gate)
+	}
+	if n.slots.turned { // before anything starts by new settings
 		specs := n.slots.exclusive()
 		n.exclusive.Store(&specs)
 		n.deadMan.Exclusive(specs)
+		n.slots.turned = false
 	}
 	n.deadMan.Alive()
 	resources, wake := n.slots.local(st, n.name)
@@ -72,6 +75,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.released[group] = plan.Released[group]
 		n.log.Info("released", "group", group, "epoch", plan.Released[group])
 	}
+	n.slots.sever(local.Leased, local.Inherited)
 	n.bequeath(local, plan) // before anything starts
 	for _, a := range plan.Actions {
 		n.slots.perform(a)
@@ -105,6 +109,11 @@ func (n *Node) bequeath(local placement.Local, plan placement.Plan) {
 	for _, a := range plan.Actions {
 		if a.Kind == placement.ActStart && n.slots.onOwner(a) {
 			holding[a.Group] = true
+		}
+	}
+	for _, old := range n.slots.retiring { // Reconcile does not know of what is no longer configured
+		if old.res.RunOn == placement.RunOnOwner {
+			holding[old.group] = true
 		}
 	}
 	var until time.Time

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"reflect"
@@ -39,6 +40,7 @@ type slots struct {
 	live     map[key]*slot
 	waiting  map[key]opening // successors of changed resources
 	retiring []*slot         // changed or removed by a new configuration; stopped with the settings they were started with
+	turned   bool            // what runs here by which settings is no longer what exclusive said last
 	faults   []string
 	disown   sync.WaitGroup
 }
@@ -59,7 +61,7 @@ func (s *slots) configure(st placement.State) (c config.Cluster, ok bool) {
 		s.version = st.ConfigVersion
 		return c, false
 	}
-	s.version, s.faults = st.ConfigVersion, nil
+	s.version, s.faults, s.turned = st.ConfigVersion, nil, true
 	wanted := map[key]config.Resource{}
 	for _, g := range c.Groups {
 		for _, r := range g.Resources {
@@ -124,6 +126,7 @@ func (s *slots) retire() {
 		switch {
 		case lr.State == placement.StateOffline && !old.lingers(), lr.State == placement.StateFailed && !lr.Running:
 			s.part(old)
+			s.turned = true
 			continue
 		case lr.Doing == "":
 			old.perform(placement.Action{Kind: placement.ActStop, Group: old.group, Resource: old.res.Name, Why: "no longer in the configuration"})
@@ -136,6 +139,7 @@ func (s *slots) retire() {
 		if !slices.ContainsFunc(s.retiring, func(old *slot) bool { return key{old.group, old.res.Name} == k }) {
 			delete(s.waiting, k)
 			s.open(k, o.res, o.possible)
+			s.turned = true
 		}
 	}
 }
@@ -283,15 +287,33 @@ func (k key) compare(o key) int {
 	return cmp.Or(cmp.Compare(k.group, o.group), cmp.Compare(k.resource, o.resource))
 }
 
-// exclusive are the settings of what may run on one node only, for the dead man.
+// exclusive are the settings of what may run on one node only, for the dead man. Of a changed resource these are the ones it was
+// started with, until nothing of it is left.
 func (s *slots) exclusive() []resources.Spec {
 	var out []resources.Spec
-	for _, sl := range s.live {
+	for _, sl := range append(slices.Collect(maps.Values(s.live)), s.retiring...) {
 		if sl.res.Exclusive && !sl.res.ResourcePolicy.Address {
 			out = append(out, s.spec(key{sl.group, sl.res.Name}, sl.res))
 		}
 	}
 	return out
+}
+
+// sever kills what a former configuration has left where this node holds no lease for the group, as Reconcile does with what
+// is configured: nothing that may run on one node only is stopped politely then (S1, S2).
+func (s *slots) sever(leased map[string]time.Time, inherited time.Time) {
+	now := s.clock()
+	for _, old := range s.retiring {
+		if until, ok := leased[old.group]; ok && until.After(now) || inherited.After(now) {
+			continue
+		}
+		lr := old.local()
+		gone := lr.State == placement.StateOffline || lr.State == placement.StateFailed && !lr.Running
+		if !gone && lr.Doing != placement.ActKill && old.res.RunOn == placement.RunOnOwner && (old.res.Exclusive || old.res.ResourcePolicy.Address) {
+			old.perform(placement.Action{Kind: placement.ActKill, Group: old.group, Resource: old.res.Name,
+				Why: "no longer in the configuration, and this node holds no lease for the group"})
+		}
+	}
 }
 
 // onOwner says that an action is about something that runs on the owner only.
