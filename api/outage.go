@@ -63,8 +63,8 @@ func NewTimingReport(t lease.Timing) TimingReport {
 //     takeover wait from there. At worst the owner also led: the new leader counts from its own election, which takes up to three
 //     heartbeat timeouts and one election.
 //   - agent-loss: the address outlives the agent until the kernel's lease of it ends; an agent that is started again before that
-//     re-adopts what runs and nobody notices. At worst it never returns: the address is served for the whole seconds below the lease
-//     that the kernel was armed with, and the rest is as for node-loss.
+//     re-adopts what runs and nobody notices. At worst it never returns: the address is served for as long as the kernel was armed for
+//     (the whole seconds below the lease, or with the gate nearly all of it), and the rest is as for node-loss.
 //   - process-death: an event of the operating system, then a move. At worst the event was lost and the next report, one
 //     renewal later, tells.
 //   - hang: `fall` probes in a row must fail, the last one by its timeout, then a move.
@@ -81,8 +81,7 @@ func Outages(t lease.Timing, l Load) []Outage {
 	election := 3*t.Heartbeat + t.Election
 	lost := span{wait - t.Renew, wait - t.Renew/2, wait + election}.plus(placeCost).plus(start)
 
-	kernel := (t.Duration - 1).Truncate(time.Second)
-	agent := span{0, 0, wait + election - kernel}.plus(span{0, 0, placeCost[2] + l.Start})
+	agent := span{0, 0, wait + election - t.Served()}.plus(span{0, 0, placeCost[2] + l.Start})
 
 	died := stepEvent.plus(span{0, 0, t.Renew}).plus(moveCost).plus(start)
 

@@ -403,8 +403,12 @@ func TestWhatGoesWrongBetweenClientAndAgentIsTold(t *testing.T) {
 }
 
 func TestOutagesAreOrderedAndHoldTheLease(t *testing.T) {
-	for _, p := range lease.Profiles {
-		timing, err := lease.Derive(p, lease.Address, lease.Overrides{})
+	for _, c := range []struct {
+		p lease.Profile
+		l lease.Layer
+	}{{lease.Fast, lease.Address}, {lease.Fast, lease.Gate}, {lease.LAN, lease.Address}, {lease.LAN, lease.Gate}, {lease.WAN, lease.Address}, {lease.WAN, lease.Gate}} {
+		p := string(c.p) + ", " + string(c.l)
+		timing, err := lease.Derive(c.p, c.l, lease.Overrides{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -422,11 +426,17 @@ func TestOutagesAreOrderedAndHoldTheLease(t *testing.T) {
 			t.Errorf("%s: %+v promises less than the lease, %v", p, hot[0], min)
 		}
 	}
-	// What issue 2 demands of the default profile.
-	timing, _ := lease.Derive(lease.LAN, lease.Address, lease.Overrides{})
-	for i, limit := range map[int]time.Duration{0: 2 * time.Second, 2: 150 * time.Millisecond, 4: 100 * time.Millisecond} {
-		if o := api.Outages(timing, api.Load{})[i]; o.Typical > limit {
-			t.Errorf("%+v is over %v", o, limit)
+	// What the default profile promises, on either layer, and fast with the gate.
+	for _, c := range []struct {
+		p    lease.Profile
+		l    lease.Layer
+		loss time.Duration
+	}{{lease.LAN, lease.Address, 2 * time.Second}, {lease.LAN, lease.Gate, time.Second}, {lease.Fast, lease.Gate, 500 * time.Millisecond}} {
+		timing, _ := lease.Derive(c.p, c.l, lease.Overrides{})
+		for i, limit := range map[int]time.Duration{0: c.loss, 2: 150 * time.Millisecond, 4: 100 * time.Millisecond} {
+			if o := api.Outages(timing, api.Load{})[i]; o.Typical > limit {
+				t.Errorf("%s, %s: %+v is over %v", c.p, c.l, o, limit)
+			}
 		}
 	}
 }

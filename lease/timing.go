@@ -168,6 +168,15 @@ func (t Timing) Validate() error {
 // how old the last one is, so detection takes up to 3x heartbeat.
 func (t Timing) LeaderLossWorst() time.Duration { return t.Renew + 3*t.Heartbeat + t.Election }
 
+// Served is how long an address is served at least after the renewals of its owner have ended and nothing takes it away sooner:
+// what the kernel was armed with last.
+func (t Timing) Served() time.Duration {
+	if t.Layer == Gate {
+		return t.Duration - gateEarly - t.Renew
+	}
+	return (t.Duration - 1).Truncate(time.Second)
+}
+
 // TakeoverWait is the silence after which what a node owns may be given away: the lease itself on the fastest credible
 // clock, then the slowest layer that enforces its end. stopBudget is the longest kill of an exclusive resource of the
 // group, zero when it has none.

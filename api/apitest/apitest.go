@@ -131,7 +131,7 @@ func (w *World) Events(_ context.Context, since uint64) ([]placement.Event, <-ch
 func Tomcats(now time.Time) api.Status {
 	node := func(name, ip string, role placement.Role) api.NodeStatus {
 		return api.NodeStatus{Name: name, Role: role, State: "up", Voter: true, Version: "0.2.0", Addresses: []string{ip + ":7400"},
-			LastSeen: 90 * time.Millisecond, Lease: 1300 * time.Millisecond, Release: "agent, kernel lifetime"}
+			LastSeen: 90 * time.Millisecond, Lease: 1300 * time.Millisecond, Release: "agent, kernel lifetime", Config: 7, NoGate: "no nf_tables in this kernel"}
 	}
 	timing, err := lease.Derive(lease.LAN, lease.Address, lease.Overrides{})
 	if err != nil {

@@ -34,6 +34,8 @@ type checked struct {
 	Kind   string   `json:"kind"` // cluster or node
 	Name   string   `json:"name"`
 	Groups []string `json:"groups,omitempty"`
+
+	KernelLease config.KernelLease `json:"kernel_lease,omitempty"` // auto: decided by the nodes, when it is applied
 }
 
 func (v *checkVerb) run(context.Context) error {
@@ -57,13 +59,25 @@ func (v *checkVerb) run(context.Context) error {
 		for _, g := range cl.Groups {
 			c.Groups = append(c.Groups, g.Name)
 		}
-		c.Name, what = cl.Name, fmt.Sprintf("cluster %s, timing %s, %s", cl.Name, cl.Timing.Profile, count(len(cl.Groups), "group"))
+		c.Name, c.KernelLease = cl.Name, cl.KernelLease
+		what = fmt.Sprintf("cluster %s, timing %s, %s\nkernel lease %s", cl.Name, cl.Timing.Profile, count(len(cl.Groups), "group"), kernelKey(cl))
 	}
 	if v.JSON {
 		return v.printJSON(c)
 	}
 	v.printf("%s is fine: %s\n", v.File, what)
 	return nil
+}
+
+// kernelKey says what the key kernel_lease comes to, as far as a file alone can say.
+func kernelKey(c config.Cluster) string {
+	switch layers := c.KernelLease.Layers(c.Timing.Profile); {
+	case len(layers) > 1:
+		return "auto: depends on the nodes, when it is applied"
+	case c.KernelLease == config.KernelAuto:
+		return "auto: " + string(layers[0]) + ", with timing " + string(c.Timing.Profile)
+	}
+	return string(c.KernelLease)
 }
 
 // isNodeFile tells had.toml from cluster.toml by the keys that only the one has. A text that is no TOML goes to the parser

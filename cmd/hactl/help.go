@@ -15,8 +15,8 @@ Global options may stand anywhere on the line; each command has --help.
 
 Exit codes:
   0    done; status: healthy
-  1    refused or failed; status: degraded
-  2    no quorum; status: a group is down, or no quorum
+  1    refused or failed; status: degraded; validate: warnings
+  2    no quorum; status: a group is down, or no quorum; validate: faults
   64   the command line is wrong
   69   no agent answers
   124  --timeout has passed; what was started may still finish

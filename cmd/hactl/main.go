@@ -60,7 +60,7 @@ func (e *env) app() *cli.App {
 		},
 		Commands: []*cli.Command{
 			statusCommand(e), groupCommand(e), nodeCommand(e), resourceCommand(e), eventsCommand(e), timingCommand(e),
-			applyCommand(e), checkCommand(e), initCommand(e), tokenCommand(e), joinCommand(e), quorumCommand(e),
+			applyCommand(e), checkCommand(e), validateCommand(e), initCommand(e), tokenCommand(e), joinCommand(e), quorumCommand(e),
 			versionCommand(e), completionCommand(e), helpCommand(e), completeCommand(e),
 		},
 	}

@@ -18,6 +18,7 @@ import (
 
 	"hacluster/api"
 	"hacluster/api/apitest"
+	"hacluster/lease"
 	"hacluster/placement"
 )
 
@@ -161,6 +162,30 @@ func crowd(s *api.Status) {
 	s.Warnings = []string{strings.Repeat("the certificate of this node ends soon ", 5)}
 }
 
+// gated is a cluster whose kernel lease is the gate.
+func gated(s *api.Status) {
+	timing, err := lease.Derive(lease.LAN, lease.Gate, lease.Overrides{})
+	if err != nil {
+		panic(err)
+	}
+	s.Timing = timing
+	for i := range s.Nodes {
+		s.Nodes[i].Gate, s.Nodes[i].NoGate = true, ""
+	}
+}
+
+// ill is a cluster in which much is not as it should be.
+func ill(s *api.Status) {
+	gated(s)
+	s.Health, s.Quorum.Alive, s.Quorum.Margin = api.HealthDown, 2, "no further voter may fail"
+	s.Nodes[0].Flags, s.Nodes[0].Config = []string{"retiming"}, 7
+	s.Nodes[1].Gate, s.Nodes[1].NoGate, s.Nodes[1].State, s.Nodes[1].Version, s.Nodes[1].Config = false, "no nf_tables in this kernel", "paused", "0.1.0", 6
+	s.Nodes[2].State = "down"
+	s.Groups[0].State, s.Groups[0].Standbys = "failed", []api.StandbyStatus{{Node: "n2", Why: "paused"}}
+	s.Warnings = []string{"n1: tomcat10.service is enabled at boot: run `systemctl disable tomcat10`", "group web has no node to fail over to",
+		"n2: its kernel does not carry the gate, so it owns nothing: no nf_tables in this kernel"}
+}
+
 // screens are command lines whose whole output is kept.
 var screens = []struct {
 	name  string
@@ -213,7 +238,17 @@ var screens = []struct {
 	{name: "events-since", args: "events --since 2 -o json"},
 	{name: "timing", args: "timing"},
 	{name: "timing-cold", args: "timing --profile fast --start 4s --stop 500ms --stop-budget 1s"},
+	{name: "timing-gate", args: "timing --profile fast --kernel-lease gate"},
 	{name: "timing-json", args: "timing --profile wan -o json"},
+	{name: "validate", args: "validate"},
+	{name: "validate-gate", args: "validate", world: gated},
+	{name: "validate-faults", args: "validate", code: 2, world: ill},
+	{name: "validate-json", args: "validate -o json", world: gated},
+	{name: "status-gate", args: "status", world: gated},
+	{name: "apply-gate", args: "apply testdata/cluster.toml", write: func(_ *apitest.World, w api.Write) (api.Reply, error) {
+		return api.Reply{Message: "configuration 8 is in force; kernel lease: gate", Version: 8,
+			Warnings: []string{"node n2 does not speak: it cannot own anything until it says that its kernel carries the gate"}}, nil
+	}},
 	{name: "token", args: "token --role witness", write: func(*apitest.World, api.Write) (api.Reply, error) {
 		return api.Reply{Message: "token made", Token: "had1.0123456789ab.00112233445566778899aabbccddeeff.FINGERPRINT"}, nil
 	}},

@@ -111,6 +111,7 @@ func (v *statusVerb) cluster(st api.Status) {
 	} else {
 		v.item("State", seen)
 	}
+	v.item("Lease", kernelLease(st.Timing.Layer))
 }
 
 func (e *env) nodesTable(nodes []api.NodeStatus) {

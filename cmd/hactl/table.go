@@ -31,11 +31,11 @@ func (e *env) paint(color, s string) string {
 // stateColor is the colour of a state's or verdict's word.
 func stateColor(word string) string {
 	switch word {
-	case "online", "up", "healthy":
+	case "online", "up", "healthy", "ok":
 		return green
-	case "failed", "down", "dead", "hung", "no":
+	case "failed", "down", "dead", "hung", "no", "fault":
 		return red
-	case "partial-online", "pending", "paused", "joining", "degraded", "starting", "online-pending", "offline-pending", "unknown":
+	case "partial-online", "pending", "paused", "joining", "degraded", "starting", "online-pending", "offline-pending", "unknown", "warn":
 		return yellow
 	case "offline":
 		return faint

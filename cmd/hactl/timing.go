@@ -14,6 +14,7 @@ import (
 type timingVerb struct {
 	*env
 	Profile string // empty: what the cluster uses
+	Layer   string // with a profile: address or gate; empty: address, what every kernel has
 	Load    api.Load
 }
 
@@ -21,6 +22,7 @@ func timingCommand(e *env) *cli.Command {
 	return &cli.Command{Name: "timing", Usage: "the times derived from the profile, and the outage after each fault",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "profile", Usage: "fast, lan or wan; no agent is asked (default: what the cluster uses)"},
+			&cli.StringFlag{Name: "kernel-lease", Usage: "address or gate, with --profile (default: address)"},
 			&cli.DurationFlag{Name: "start", Usage: "cold standby: how long your service takes to start"},
 			&cli.DurationFlag{Name: "stop", Usage: "cold standby: how long it takes to stop"},
 			&cli.DurationFlag{Name: "stop-budget", Usage: "exclusive services: bound on their kill"},
@@ -32,7 +34,7 @@ func timingCommand(e *env) *cli.Command {
 			if err := noArgs(c); err != nil {
 				return err
 			}
-			return (&timingVerb{env: e, Profile: c.String("profile"), Load: api.Load{Start: c.Duration("start"), Stop: c.Duration("stop"),
+			return (&timingVerb{env: e, Profile: c.String("profile"), Layer: c.String("kernel-lease"), Load: api.Load{Start: c.Duration("start"), Stop: c.Duration("stop"),
 				StopBudget: c.Duration("stop-budget"), Interval: c.Duration("interval"), Timeout: c.Duration("probe-timeout"), Fall: c.Int("fall")}}).run(c.Context)
 		}}
 }
@@ -46,7 +48,7 @@ func (v *timingVerb) run(ctx context.Context) error {
 	if v.JSON {
 		return v.printJSON(r)
 	}
-	v.printf("%s  %s\n\n", v.paint(bold, "Timing profile"), t.Profile)
+	v.printf("%s  %s\n%s    %s\n\n", v.paint(bold, "Timing profile"), t.Profile, v.paint(bold, "Kernel lease"), kernelLease(t.Layer))
 	values := table{head: []string{"VALUE", "TIME", "MEANING"}}
 	for _, x := range []struct {
 		name string
@@ -56,7 +58,7 @@ func (v *timingVerb) run(ctx context.Context) error {
 		{"renew", t.Renew, "between two renewals of a node's lease"},
 		{"duration", t.Duration, "a node may act this long after it asked"},
 		{"drift", t.Drift, "how far two clocks may part in that time"},
-		{"kernel_slack", t.KernelSlack, "how late the kernel may remove an address"},
+		{"kernel_slack", t.KernelSlack, "how late the kernel may end what it enforces"},
 		{"margin", t.Margin, "for the release itself"},
 		{"suspect", t.Suspect, "silence after which a node is not chosen"},
 		{"heartbeat", t.Heartbeat, "Raft: a follower stands for election after 1-2x"},
@@ -87,12 +89,23 @@ func (v *timingVerb) run(ctx context.Context) error {
 	return nil
 }
 
+// kernelLease says which layer of the kernel counts.
+func kernelLease(l lease.Layer) string {
+	if l == lease.Gate {
+		return "gate: the kernel counts milliseconds"
+	}
+	return "address lifetime: the kernel counts whole seconds"
+}
+
 // timing is the cluster's, or that of a profile.
 func (v *timingVerb) timing(ctx context.Context) (lease.Timing, error) {
+	if v.Layer != "" && v.Profile == "" {
+		return lease.Timing{}, usagef("add --profile fast, lan or wan; without both the cluster is asked", "--kernel-lease needs a profile")
+	}
 	if v.Profile != "" {
-		t, err := lease.Derive(lease.Profile(v.Profile), lease.Address, lease.Overrides{})
+		t, err := lease.Derive(lease.Profile(v.Profile), lease.Layer(v.Layer), lease.Overrides{})
 		if err != nil {
-			return t, usagef("use --profile fast, lan or wan", "%v", err)
+			return t, usagef("use --profile fast, lan or wan, and --kernel-lease address or gate", "%v", err)
 		}
 		return t, nil
 	}

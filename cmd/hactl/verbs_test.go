@@ -61,6 +61,13 @@ func TestExitCodes(t *testing.T) {
 		{args: "status --timeout 0s", want: 64},
 		{args: "events --since tuesday", want: 64},
 		{args: "timing --profile warp", want: 64},
+		{args: "timing --profile lan --kernel-lease clock", want: 64},
+		{args: "timing --kernel-lease gate", want: 64},
+		{args: "validate now", want: 64},
+		{args: "validate", want: 0},
+		{args: "validate", world: func(s *api.Status) { s.Nodes[1].State = "paused" }, want: 1},
+		{args: "validate", world: func(s *api.Status) { s.Nodes[1].State = "down" }, want: 2},
+		{args: "validate -o json", world: func(s *api.Status) { s.Stale = true }, want: 2},
 		{args: "token --role king", want: 64},
 		{args: "completion tcsh", want: 64},
 		{args: "help gruop", want: 64},
@@ -84,7 +91,7 @@ func TestExitCodes(t *testing.T) {
 			if got := e.run(bounded(t), args); got != c.want {
 				t.Fatalf("got %d, want %d: %s", got, c.want, d.Err)
 			}
-			if said := d.Err.String(); c.want > 2 || c.want > 0 && args[0] != "status" {
+			if said := d.Err.String(); c.want > 2 || c.want > 0 && args[0] != "status" && args[0] != "validate" {
 				if !strings.HasPrefix(said, "hactl: ") || !strings.Contains(said, "\n  what to do: ") {
 					t.Errorf("no message, or no word of what to do: %q", said)
 				}
@@ -262,7 +269,7 @@ func TestCompletionOffersWhatFits(t *testing.T) {
 		{[]string{"apply", ""}, ""},
 		{[]string{"--socket", "/nonexistent", "group", "move", ""}, ""},
 		{[]string{"--socket=" + d.sock, "group", "move", ""}, "web"},
-		{[]string{""}, "status group node resource events timing apply check init token join quorum version completion help"},
+		{[]string{""}, "status group node resource events timing apply check validate init token join quorum version completion help"},
 	} {
 		d.hactl(bounded(t), append([]string{"__complete", "--"}, c.words...)...)
 		if got := strings.Join(strings.Fields(d.Out.String()), " "); got != c.want {

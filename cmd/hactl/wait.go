@@ -19,6 +19,11 @@ type goal func(api.Status) (where string, done bool, err error)
 
 // accepted prints the reply to a write and, with wait, follows until the goal is reached.
 func (e *env) accepted(ctx context.Context, r api.Reply, wait bool, g goal) error {
+	if !e.JSON {
+		for _, w := range r.Warnings {
+			e.progress("hactl: warning: %s", clean(w))
+		}
+	}
 	if wait && !r.Already {
 		if !e.JSON {
 			e.progress("%s", clean(r.Message))
