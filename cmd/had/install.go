@@ -128,10 +128,11 @@ func (v *uninstallVerb) command() *cli.Command {
 			if v.root != "/" {
 				return nil
 			}
+			released := release(c.App.Writer)
 			units, err := resources.UnmanageAll()
 			for _, u := range units {
 				fmt.Fprintf(c.App.Writer, "%s is restarted by systemd again, as its own Restart= says\n", u)
 			}
-			return errors.Join(err, reloadUnits(c.Context))
+			return errors.Join(released, err, reloadUnits(c.Context))
 		}}
 }

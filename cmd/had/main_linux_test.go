@@ -6,6 +6,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 
 	"hacluster/config"
 	"hacluster/internal/identity"
+	"hacluster/vip"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -211,6 +214,39 @@ func TestReleaseNeedsNothingButTheKernel(t *testing.T) {
 	want(t, exitOK, []string{"release"})
 	if out, err := exec.Command("ip", "-o", "addr", "show", "dev", "d0").Output(); err != nil || !bytes.Contains(out, []byte("198.18.0.9")) {
 		t.Errorf("somebody else's address was removed: %v %s", err, out)
+	}
+}
+
+// What an agent has set up in the kernel goes with its addresses, without the agent.
+func TestReleaseLeavesNoGate(t *testing.T) {
+	if os.Getenv(ownNetwork) == "" {
+		t.Skip("needs root")
+	}
+	if err := vip.GateSupported(); err != nil {
+		t.Skip("needs nf_tables:", err)
+	}
+	for _, args := range [][]string{{"link", "add", "d2", "type", "veth", "peer", "name", "d3"}, {"addr", "add", "198.18.1.9/24", "dev", "d2"},
+		{"link", "set", "d2", "up"}} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() { exec.Command("ip", "link", "del", "d2").Run() })
+	m, err := vip.Open(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	s := vip.Spec{Address: netip.MustParsePrefix("198.18.1.100/24")}
+	if err := errors.Join(m.OpenGate(), m.Guard(s.Address.Addr()), m.Add(s, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, exitOK, []string{"release"}, "removed 198.18.1.100/32 from d2")
+	if _, err := m.Gate(); !errors.Is(err, vip.ErrNoGate) {
+		t.Errorf("the gate after the release: %v", err)
+	}
+	if there, err := m.Present(s); there || err != nil {
+		t.Errorf("the address after the release: %v, %v", there, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -27,10 +28,22 @@ func (v *releaseVerb) command() *cli.Command {
 					return nil
 				}
 			}
-			held, err := vip.Release()
-			for _, h := range held {
-				fmt.Fprintf(c.App.Writer, "removed %s from %s\n", h.Address, h.Interface)
-			}
-			return err
+			return release(c.App.Writer)
 		}}
+}
+
+// release shuts the gate, removes what it guards, and only then the gate itself: nothing of ours is left in the kernel. An
+// agent that runs on sets both up again.
+func release(to io.Writer) error {
+	held, err := vip.Release()
+	for _, h := range held {
+		fmt.Fprintf(to, "removed %s from %s\n", h.Address, h.Interface)
+	}
+	if err != nil {
+		return err // the gate stays in front of what could not be removed
+	}
+	if err := vip.RemoveGate(); err != nil && vip.GateSupported() == nil { // where the kernel has none there is nothing to remove
+		return err
+	}
+	return nil
 }
