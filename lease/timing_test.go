@@ -109,7 +109,7 @@ func TestEveryTimingThatIsAcceptedHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, l := rapid.SampledFrom(Profiles).Draw(t, "profile"), rapid.SampledFrom(Layers).Draw(t, "layer")
 		draw := func(name string, most int) time.Duration {
-			if !rapid.Bool().Draw(t, name+" overridden") {
+			if rapid.IntRange(0, 5).Draw(t, name+" overridden") > 0 {
 				return 0
 			}
 			return time.Duration(rapid.IntRange(1, most).Draw(t, name)) * time.Millisecond
