@@ -116,14 +116,12 @@ func (d *decider) quiet(node string) time.Duration {
 	return quiet
 }
 
-// fenceWhy says why the owner of a group has to be fenced; empty: it has not. An owner that said that it has let go never
-// has to, under no policy: it is alive, and may serve other groups.
+// fenceWhy says why the owner of a group has to be fenced; empty: it has not. Nobody is fenced for a group that this very
+// decision hands on, whatever the proof: least of all an owner that said that it has let go. It may serve other groups.
 func (d *decider) fenceWhy(g GroupPolicy, gs GroupState) string {
 	r := d.report(gs.Owner, g.Name)
 	switch {
-	case gs.Phase == PhaseUnowned, !d.fenceable(gs.Owner), d.withheld(g, gs):
-		return ""
-	case gs.Phase == PhaseReleasing && r.Released >= gs.Epoch:
+	case d.decided[g.Name], gs.Phase == PhaseUnowned, !d.fenceable(gs.Owner):
 		return ""
 	case d.speaking(gs.Owner):
 		if gs.Phase == PhaseReleasing && r.Blocked != "" {
@@ -155,7 +153,7 @@ func (d *decider) fencing(groups []GroupPolicy) {
 	for _, g := range groups {
 		gs := d.s.Groups[g.Name]
 		why := d.fenceWhy(g, gs)
-		if why == "" || d.decided[g.Name] {
+		if why == "" {
 			continue
 		}
 		i := slices.IndexFunc(orders, func(o FenceOrder) bool { return o.Node == gs.Owner })
@@ -191,15 +189,22 @@ func (d *decider) order(o FenceOrder) {
 		d.out.Yield = fmt.Sprintf("%s cannot fence itself: %s", o.Node, strings.Join(o.Why.Evidence, "; "))
 	case why == "" && !f.Ended.IsZero() && next.After(d.now):
 		d.wakeAt(next)
-		why = fmt.Sprintf("%s; next attempt in %s", cmp.Or(f.Why, "it was fenced and came back"), round(next.Sub(d.now)))
+		why = fmt.Sprintf("%s; next attempt in %s", f.Why, round(next.Sub(d.now)))
+		if !f.Off.IsZero() {
+			why = "it renewed its lease after that was " + why
+		}
 	case why == "":
 		o.Why.Rule = RuleFence
 		o.Why.Text = fmt.Sprintf("node %s is fenced (%s), because it has not let go of %s", o.Node, o.Action, strings.Join(o.Groups, ", "))
 		d.out.Fences = append(d.out.Fences, o)
 		return
 	}
+	text := fmt.Sprintf("its owner %s has to be fenced: %s", o.Node, why)
+	if f.Running {
+		text = fmt.Sprintf("its owner %s is being fenced", o.Node)
+	}
 	for _, g := range o.Groups {
-		d.out.Notes = append(d.out.Notes, fmt.Sprintf("%s: its owner %s has to be fenced: %s", g, o.Node, why))
+		d.out.Notes = append(d.out.Notes, g+": "+text)
 	}
 }
 
@@ -208,7 +213,7 @@ func (d *decider) noFence(node string, action FenceAction) string {
 	// order-free: at most one is running
 	for other, f := range d.v.Fenced {
 		if f.Running {
-			return other + " is being fenced, one at a time"
+			return other + " is being fenced, and only one node at a time may be"
 		}
 	}
 	if action == FenceOn {

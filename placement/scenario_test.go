@@ -151,6 +151,35 @@ func (w *fakeWorld) command(verb string, args []string) error {
 		w.nodes[arg(0)].broken[arg(1)+"/"+arg(2)] = false
 	case "slow":
 		w.nodes[arg(0)].slow[arg(1)+"/"+arg(2)] = true
+	case "fencing": // when, action, nodes
+		w.policy.Fencing = FencingPolicy{When: FenceWhen(arg(0)), Action: FenceAction(arg(1)), Nodes: args[2:]}
+	case "unsure":
+		w.nodes[arg(0)].unsure = strings.Join(args[1:], " ")
+	case "stuck": // its stop cannot be proven
+		n := w.nodes[arg(0)]
+		lr := n.local[arg(1)][arg(2)]
+		lr.Blocked, lr.State, lr.Doing, lr.Running = "process 12 is in state D", StateOfflinePending, "", true
+		n.local[arg(1)][arg(2)] = lr
+	case "unstuck":
+		w.nodes[arg(0)].local[arg(1)][arg(2)] = LocalResource{State: StateOffline}
+	case "fenced": // what came of the attempt: confirmed or failed
+		f := w.fenced[arg(0)]
+		f.Running, f.Ended = false, w.clock()
+		if arg(1) == "confirmed" {
+			f.Off, f.Failed, f.Why = w.clock(), 0, "confirmed by pdu (level 1)"
+		} else {
+			f.Failed, f.Why = f.Failed+1, "pdu: exit code 1"
+		}
+		w.fenced[arg(0)] = f
+	case "order":
+		o, refusal := PlanFence(w.policy, w.state, w.view(), w.clock(), arg(0), FenceAction(arg(1)))
+		if refusal != nil {
+			w.say("refused: %s (%s)", refusal.Why, refusal.Hint)
+		} else {
+			w.say("%s node %s, epoch %d: %s", o.Action, o.Node, o.Epoch, sayReason(o.Why))
+		}
+	case "leader":
+		w.leader = arg(0)
 	case "move":
 		c, refusal := PlanMove(w.policy, w.state, w.view(), w.clock(), arg(0), arg(1))
 		switch {

@@ -35,6 +35,7 @@ type fakeWorld struct {
 	nodes  map[string]*fakeNode
 	leader string
 	seen   map[string]NodeView
+	fenced map[string]FenceView
 	notes  []string
 	out    []string
 }
@@ -53,10 +54,11 @@ type fakeNode struct {
 	rounds   map[string]uint64
 	broken   map[string]bool // group/resource: every start fails
 	slow     map[string]bool // group/resource: does not stop
+	unsure   string
 }
 
 func newFakeWorld(t *testing.T) *fakeWorld {
-	return &fakeWorld{t: t, nodes: map[string]*fakeNode{}, seen: map[string]NodeView{}, leader: "leader",
+	return &fakeWorld{t: t, nodes: map[string]*fakeNode{}, seen: map[string]NodeView{}, fenced: map[string]FenceView{}, leader: "leader",
 		policy: Policy{SuspectAfter: 600 * time.Millisecond}}
 }
 
@@ -118,7 +120,14 @@ func (w *fakeWorld) round() {
 }
 
 func (w *fakeWorld) view() View {
-	return View{Self: w.leader, LeaderSince: boot, Nodes: w.seen, Wall: w.wall()}
+	return View{Self: w.leader, LeaderSince: boot, Nodes: w.seen, Wall: w.wall(), Voters: w.voters(), Fenced: w.fenced}
+}
+
+func (w *fakeWorld) voters() []string {
+	if _, ok := w.nodes[w.leader]; ok {
+		return w.names()
+	}
+	return append(w.names(), w.leader)
 }
 
 func (w *fakeWorld) decide() {
@@ -130,6 +139,16 @@ func (w *fakeWorld) decide() {
 		}
 		w.say("leader: %s", sayCommand(c))
 		w.say("        why: %s", sayReason(c.Reason))
+	}
+	for _, o := range d.Fences {
+		w.say("leader: %s node %s, epoch %d", o.Action, o.Node, o.Epoch)
+		w.say("        why: %s", sayReason(o.Why))
+		f := w.fenced[o.Node]
+		f.Running = true
+		w.fenced[o.Node] = f
+	}
+	if d.Yield != "" {
+		w.say("leader yields: %s", d.Yield)
 	}
 	var notes []string
 	for _, n := range d.Notes { // a duration that goes on is no news
@@ -207,6 +226,7 @@ func (w *fakeWorld) act(n *fakeNode) {
 	if !n.cut {
 		v := w.seen[n.name]
 		v.Report = plan.Report
+		v.Report.Unsure = n.unsure
 		v.Report.Gate, v.Report.NoGate = n.gate, n.noGate
 		w.seen[n.name] = v
 	}
@@ -232,6 +252,8 @@ func (w *fakeWorld) complete(n *fakeNode) {
 				lr.State, lr.Running, lr.Failure, lr.FailedAt = StateFailed, false, "it does not start", w.clock()
 			case lr.Doing == ActStart:
 				lr = LocalResource{State: StateOnline, Running: true, Healthy: true, Ready: true, Restarts: lr.Restarts}
+			case lr.Blocked != "":
+				continue
 			case lr.Doing == ActStop && n.slow[key]:
 				n.local[g.Name][r.Name] = lr
 				continue
