@@ -167,6 +167,7 @@ func (p *Prober) loop() {
 		}
 		if tick {
 			p.probe()
+			p.read() // most answers are there by now, which saves waking up for them
 		}
 	}
 }
