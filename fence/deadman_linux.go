@@ -28,6 +28,7 @@ const (
 	// agentScore makes the kernel prefer almost everything else when memory runs out (proc_pid_oom_score_adj(5)); the dead
 	// man itself is never chosen.
 	agentScore, ownScore = "-900", "-1000"
+	minPause             = 50 * time.Millisecond
 	maxPause             = 5 * time.Second // between two starts of an agent that keeps dying
 	healthyRun           = 10 * time.Second
 )
@@ -41,6 +42,7 @@ type DeadMan struct {
 	Alive   func() // optional: the agent's act loop turns
 	Ending  func() // optional: the agent ends because it was asked to
 	Final   []int  // exit codes after which the agent is not started again: no restart mends them
+	Again   int    // exit code of an agent that asks to be started again at once; 0: none
 	Signals <-chan os.Signal
 	// Executor is the program that Execute is called by, left behind when the dead man ends while a lease runs; optional.
 	Executor []string
@@ -101,6 +103,11 @@ func (d *DeadMan) Run(ctx context.Context) (int, error) {
 		if time.Since(begun) > healthyRun {
 			pause = 0
 		}
+		if err == nil && code != 0 && code == d.Again && pause == 0 {
+			d.Log.Info("the agent asked to be started again")
+			pause = minPause // should it go on asking
+			continue
+		}
 		d.Log.Error("the agent ended by itself; starting it again", "code", code, "pause", pause)
 		select {
 		case <-ctx.Done():
@@ -110,7 +117,7 @@ func (d *DeadMan) Run(ctx context.Context) (int, error) {
 			d.Log.Info("asked to end while no agent runs", "signal", sig)
 			return code, nil
 		}
-		pause = min(max(2*pause, 50*time.Millisecond), maxPause)
+		pause = min(max(2*pause, minPause), maxPause)
 	}
 }
 

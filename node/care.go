@@ -41,6 +41,7 @@ func (l *leader) care(ctx context.Context) (again bool) {
 			again = true
 		}
 	}
+	again = l.turns(ctx, st, servers) || again
 	l.handOver(ctx, st, servers)
 	l.settle(ctx, st)
 	l.readdress(ctx, st)
@@ -121,7 +122,7 @@ func (l *leader) handOver(ctx context.Context, st placement.State, servers []raf
 	}
 	var best string
 	for _, s := range servers {
-		if !s.Voter || s.Name == l.n.name || owners[s.Name] || !l.steady(s.Name, st.Index) {
+		if !s.Voter || s.Name == l.n.name || owners[s.Name] || !l.steady(s.Name, st.Index) || l.awaits(s.Name) {
 			continue
 		}
 		if best == "" || st.Nodes[s.Name].Role == placement.RoleWitness {

@@ -278,7 +278,7 @@ func gateWarnings(s api.Status, needsGate bool) (out []string) {
 	for _, n := range s.Nodes {
 		if needsGate && n.Role == placement.RoleMember && (n.State == "up" || n.State == "paused") && !n.Gate {
 			why := cmp.Or(n.NoGate, "its agent does not say why")
-			out = append(out, n.Name+": its kernel does not carry the gate, so it owns nothing: "+why+"; load nf_tables there, or apply the configuration again with kernel_lease = \"auto\"")
+			out = append(out, n.Name+": "+api.NoGateWarning+", so it owns nothing: "+why+"; load nf_tables there, or apply the configuration again with kernel_lease = \"auto\"")
 		}
 	}
 	return out

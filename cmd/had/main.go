@@ -18,6 +18,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 64
+	exitAgain  = 75 // of an agent: the dead man is to start it again at once
 	exitConfig = 78 // the unit does not restart on this one: only a person can mend it
 )
 

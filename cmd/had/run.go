@@ -91,6 +91,9 @@ func (v *runVerb) agent(ctx context.Context, cfg config.Node, line *fence.Line, 
 	for {
 		select {
 		case err := <-ended:
+			if errors.Is(err, node.ErrStartAgain) {
+				return childExit(exitAgain) // the node has said why
+			}
 			return err
 		case <-timer.C:
 			beat.alive(n.Progress())
