@@ -73,6 +73,10 @@ var Kinds = []Kind{
 	{Name: "cannot hear peers"},
 	{Name: "cut from one peer"},
 	{Name: "frames lost"},
+	{Name: "frames delayed"},
+	{Name: "frames doubled"},
+	{Name: "frames reordered"},
+	{Name: "frames spoiled"},
 	{Name: "packet filter flushed"},
 	{Name: "address removed", Roles: []Role{RoleOwner, RoleHolder}},
 
@@ -131,16 +135,20 @@ func (p Plan) String() string {
 	return fmt.Sprintf("%d %s %s: %s", p.Round, p.Timing, p.Layer, strings.Join(s, " + "))
 }
 
+// block is how many rounds one after the other share profile and kernel lease.
+const block = 8
+
 // Draw makes the plan of a round. Only restricts the faults to those names, which changes what is drawn; timing and layer are drawn when
 // they are "".
 func Draw(seed uint64, round int, timing, layer string, only []string) Plan {
 	r := rand.New(rand.NewPCG(seed, uint64(round)))
 	p := Plan{Seed: seed, Round: round, Timing: timing, Layer: layer}
-	profile := []string{"lan", "lan", "lan", "fast", "fast"}[r.IntN(5)]
+	// Neighbours share them: agents are started again one after the other when they change, which takes some seconds.
+	b := rand.New(rand.NewPCG(^seed, uint64(round/block)))
+	profile, kernel := []string{"lan", "fast"}[b.IntN(2)], []string{"gate", "gate", "address"}[b.IntN(3)]
 	if timing == "" {
 		p.Timing = profile
 	}
-	kernel := []string{"gate", "gate", "address"}[r.IntN(3)]
 	if layer == "" {
 		p.Layer = kernel
 	}
@@ -230,6 +238,7 @@ type Round struct {
 	Stuck     string        `json:"stuck"`          // why it did not converge, "" when it did
 	Logs      string        `json:"logs,omitempty"` // folder with everything, when something was wrong
 
+	fixed  bool     // the kernel lease is not drawn
 	layers []string // kernel leases in force at its begin and its end
 }
 

@@ -82,7 +82,7 @@ func (n Nemesis) work(ctx context.Context, rounds <-chan int, done func(Round)) 
 	var a *arena
 	defer func() {
 		if a != nil {
-			err = errors.Join(err, a.close())
+			err = errors.Join(err, a.Close())
 		}
 	}()
 	for r := range rounds {
@@ -100,7 +100,7 @@ func (n Nemesis) work(ctx context.Context, rounds <-chan int, done func(Round)) 
 		}
 		done(out)
 		if out.Stuck != "" {
-			err := a.close()
+			err := a.Close()
 			a = nil
 			if err != nil {
 				return err
@@ -115,7 +115,7 @@ func (n Nemesis) draw(round int) Plan { return Draw(n.Seed, round, n.Timing, n.L
 
 // round puts the cluster through one plan. What the cluster does wrong is in the result, an error is a fault of the instruments.
 func (n Nemesis) round(ctx context.Context, a *arena, p Plan) (Round, error) {
-	out := Round{Plan: p}
+	out := Round{Plan: p, fixed: n.Layer != ""}
 	begun := time.Now()
 	marks := a.logSizes()
 	if why := a.begin(ctx, p, n.Bound); why != "" {
@@ -191,7 +191,7 @@ func (a *arena) strike(ctx context.Context, out *Round, since time.Time) error {
 				s.Note = strings.TrimPrefix(s.Note+", "+text, ", ")
 			}
 		}
-		h := &hit{arena: a, Strike: *s, plan: out.Plan, ctx: ctx}
+		h := &hit{arena: a, Strike: *s, plan: out.Plan, fixed: out.fixed, ctx: ctx}
 		h.soon = func(f func() string) { beside.Go(func() { note(f()) }) }
 		end := func() {
 			if undo := undos[i]; undo != nil {

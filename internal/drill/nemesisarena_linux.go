@@ -1,7 +1,6 @@
 package drill
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +24,7 @@ const Only = "only"
 const nextVersion = "nemesis-next"
 
 // diskSize bounds the data directory of each node, so that a full disk costs nothing here.
-const diskSize = "16m"
+const diskSize = 16 << 20
 
 // arena is a drill cluster with a second group, that is kept over many rounds. Methods are for one goroutine but for write.
 type arena struct {
@@ -36,8 +35,7 @@ type arena struct {
 	wants  uint64          // version of the configuration that was applied last
 	next   map[string]bool // nodes that run the next version
 	off    map[string]bool // nodes without power
-	mounts []string
-	runs   string // where the exclusive service says when it runs
+	runs   string          // where the exclusive service says when it runs
 	rounds int
 }
 
@@ -56,15 +54,15 @@ func BuildNemesis(ctx context.Context, dir string) error {
 // newArena forms a cluster in which the nemesis can do its rounds.
 func newArena(ctx context.Context, bin string) (_ *arena, err error) {
 	a := &arena{next: map[string]bool{}, off: map[string]bool{}}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, a.close())
-		}
-	}()
 	a.Cluster, err = Form(ctx, Options{Bin: bin, NoApply: true, Prepare: a.prepare})
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
 	if a.text, err = a.config(); err != nil {
 		return nil, err
 	}
@@ -101,55 +99,11 @@ func (a *arena) prepare(l *lab.Lab) error {
 		return err
 	}
 	for _, node := range Nodes {
-		dir := l.Node(node).Path("var", "lib")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := l.Node(node).SmallDisk(diskSize, "var", "lib"); err != nil {
 			return err
 		}
-		if err := unix.Mount(mountName(os.Getpid()), dir, "tmpfs", 0, "size="+diskSize); err != nil {
-			return fmt.Errorf("mounting a small disk: %w", err)
-		}
-		a.mounts = append(a.mounts, dir)
 	}
 	return nil
-}
-
-func mountName(pid int) string { return fmt.Sprintf("had-nemesis-%d", pid) }
-
-// SweepMounts removes the small disks of runs that were killed, which would keep the lab from removing its directories.
-func SweepMounts() error {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var errs []error
-	for s := bufio.NewScanner(f); s.Scan(); { // proc_pid_mountinfo(5)
-		mount, source, ok := strings.Cut(s.Text(), " - tmpfs ")
-		fields := strings.Fields(mount)
-		var pid int
-		if _, err := fmt.Sscanf(source, "had-nemesis-%d ", &pid); !ok || err != nil || len(fields) < 5 || unix.Kill(pid, 0) == nil {
-			continue
-		}
-		errs = append(errs, unix.Unmount(fields[4], unix.MNT_DETACH))
-	}
-	return errors.Join(errs...)
-}
-
-func (a *arena) close() error {
-	var errs []error
-	if a.Cluster != nil {
-		for _, n := range a.Lab.Nodes() {
-			errs = append(errs, n.KillAll())
-		}
-	}
-	for _, dir := range a.mounts {
-		errs = append(errs, unix.Unmount(dir, unix.MNT_DETACH))
-	}
-	a.mounts = nil
-	if a.Cluster != nil {
-		errs = append(errs, a.Cluster.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // config is the drill's cluster.toml with a second group, whose service is exclusive. Groups that gave up try again soon: what
@@ -265,9 +219,6 @@ func (a *arena) revive() error {
 	return errors.Join(errs...)
 }
 
-// ballast fills a node's disk up; empty frees it.
-func (a *arena) ballast(node string) string { return a.Lab.Node(node).Path("var", "lib", "ballast") }
-
 // refusal is the file that has the exclusive service on a node ignore what asks it to stop.
 func (a *arena) refusal(node string) string { return filepath.Join(a.runs, "refuse-"+node) }
 
@@ -285,16 +236,14 @@ func (a *arena) heal() error {
 	errs := []error{a.Lab.Heal()}
 	for _, node := range Nodes {
 		n := a.Lab.Node(node)
-		errs = append(errs, n.ThawAll(), a.powerOn(node), n.CableIn())
+		errs = append(errs, n.Feed(), n.ThawAll(), a.powerOn(node), n.CableIn(), n.FreeDisk())
 		for _, pid := range n.PIDs() {
 			if err := n.Thaw(pid); err != nil && !errors.Is(err, unix.ESRCH) {
 				errs = append(errs, err)
 			}
 		}
-		for _, file := range []string{a.ballast(node), a.refusal(node)} {
-			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, err)
-			}
+		if err := os.Remove(a.refusal(node)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

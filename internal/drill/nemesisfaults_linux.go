@@ -21,9 +21,10 @@ import (
 type hit struct {
 	*arena
 	Strike
-	plan Plan // of the round
-	ctx  context.Context
-	soon func(func() string) // does something beside the timeline; what it returns is noted
+	plan  Plan // of the round
+	fixed bool // the kernel lease stays as it is
+	ctx   context.Context
+	soon  func(func() string) // does something beside the timeline; what it returns is noted
 }
 
 func (h *hit) node() *lab.Node { return h.Lab.Node(h.Node) }
@@ -74,22 +75,35 @@ var faults = map[string]fault{
 		return func() error { return h.node().Unsilence() }, "", h.node().Silence()
 	},
 	"cut from peers": func(h *hit) (func() error, string, error) {
-		return h.Lab.Heal, "", h.Lab.IsolateFromPeers(h.Node)
+		return h.reconnect, "", h.Lab.IsolateFromPeers(h.Node)
 	},
 	"cannot reach peers": func(h *hit) (func() error, string, error) {
-		return h.Lab.Heal, "", h.Lab.IsolateOutgoing(h.Node)
+		return h.reconnect, "", h.Lab.IsolateOutgoing(h.Node)
 	},
 	"cannot hear peers": func(h *hit) (func() error, string, error) {
-		return h.Lab.Heal, "", h.Lab.IsolateIncoming(h.Node)
+		return h.reconnect, "", h.Lab.IsolateIncoming(h.Node)
 	},
 	"cut from one peer": func(h *hit) (func() error, string, error) {
 		peers := h.peers()
 		peer := peers[h.Vary%len(peers)]
-		return h.Lab.Heal, peer, h.Lab.Partition(h.Node, peer)
+		return h.reconnect, peer, h.Lab.Partition(h.Node, peer)
 	},
 	"frames lost": func(h *hit) (func() error, string, error) {
 		percent := 5 + h.Vary%60
 		return func() error { return h.Lab.Loss(h.Node, 0) }, fmt.Sprintf("%d %%", percent), h.Lab.Loss(h.Node, percent)
+	},
+	"frames delayed": func(h *hit) (func() error, string, error) {
+		d := time.Duration(1+h.Vary%100) * time.Millisecond
+		return h.disturbed(lab.Disturbance{Delay: d, Jitter: time.Duration(h.Vary/100) * 5 * time.Millisecond})
+	},
+	"frames doubled": func(h *hit) (func() error, string, error) {
+		return h.disturbed(lab.Disturbance{Duplicate: 10 + h.Vary%80})
+	},
+	"frames reordered": func(h *hit) (func() error, string, error) {
+		return h.disturbed(lab.Disturbance{Reorder: 5 + h.Vary%50, Late: time.Duration(5+h.Vary/10) * time.Millisecond})
+	},
+	"frames spoiled": func(h *hit) (func() error, string, error) {
+		return h.disturbed(lab.Disturbance{Delay: time.Duration(h.Vary%20) * time.Millisecond, Jitter: 20 * time.Millisecond, Loss: h.Vary % 30, Duplicate: 10, Reorder: 10})
 	},
 	"packet filter flushed": func(h *hit) (func() error, string, error) {
 		ctx, cancel := context.WithTimeout(h.ctx, 5*time.Second)
@@ -118,6 +132,14 @@ func (h *hit) peers() (out []string) {
 		}
 	}
 	return out
+}
+
+func (h *hit) reconnect() error { return h.Lab.Reconnect(h.Node) }
+
+// disturbed spoils what goes between the node and its peers.
+func (h *hit) disturbed(d lab.Disturbance) (func() error, string, error) {
+	note := fmt.Sprintf("delay %s + up to %s, %d %% lost, %d %% doubled, %d %% late", ms(d.Delay), ms(d.Jitter), d.Loss, d.Duplicate, d.Reorder)
+	return func() error { return h.Lab.DisturbNode(h.Node, lab.Disturbance{}) }, note, h.Lab.DisturbNode(h.Node, d)
 }
 
 // restart starts had again if it has ended.
@@ -182,35 +204,10 @@ func bothKilled(h *hit) (func() error, string, error) {
 	return h.restart, "", errors.Join(h.withAgent(h.Node, (*lab.Node).Kill9), parent.Kill9())
 }
 
-// starved stops all user space of the node most of the time: it runs for some milliseconds, then stands still for much longer, as
-// under a host that has no time for it.
+// starved stops all user space of the node most of the time, as under a host that has no time for it.
 func starved(h *hit) (func() error, string, error) {
-	still := time.Duration(50+h.Vary%400) * time.Millisecond
-	runs := time.Duration(5+h.Vary%40) * time.Millisecond
-	quit, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		for {
-			if err := h.node().FreezeAll(); err != nil {
-				done <- err
-				return
-			}
-			over := sleep(quit, still)
-			if err := h.node().ThawAll(); err != nil || over || sleep(quit, runs) {
-				done <- err
-				return
-			}
-		}
-	}()
-	return func() error { close(quit); return <-done }, fmt.Sprintf("%s of %s", ms(runs), ms(runs+still)), nil
-}
-
-func sleep(quit <-chan struct{}, d time.Duration) (over bool) {
-	select {
-	case <-quit:
-		return true
-	case <-time.After(d):
-		return false
-	}
+	o := lab.StarveOptions{Percent: 60 + h.Vary%39, Period: time.Duration(20+h.Vary/2) * time.Millisecond}
+	return h.node().Feed, fmt.Sprintf("%d %% of %s", o.Percent, ms(o.Period)), h.node().Starve(o)
 }
 
 // upgraded exchanges the program as a package does: had ends in order and the other version is started. An agent that is frozen
@@ -231,18 +228,7 @@ func upgraded(h *hit) (func() error, string, error) {
 
 // diskFull leaves not a byte free, and has the cluster decide something so that it is noticed.
 func diskFull(h *hit) (func() error, string, error) {
-	path := h.ballast(h.Node)
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, "", err
-	}
-	page := make([]byte, 64<<10)
-	for len(page) > 0 {
-		if _, err = f.Write(page); err != nil {
-			page = page[:len(page)/2] // ever smaller pieces, to the last byte
-		}
-	}
-	if err := f.Close(); err != nil {
+	if err := h.node().FillDisk(); err != nil {
 		return nil, "", err
 	}
 	end := time.Now().Add(h.For)
@@ -254,7 +240,7 @@ func diskFull(h *hit) (func() error, string, error) {
 		}
 		return fmt.Sprintf("%d writes", n)
 	})
-	return func() error { return errors.Join(os.Remove(path), h.restart()) }, "", nil
+	return func() error { return errors.Join(h.node().FreeDisk(), h.restart()) }, "", nil
 }
 
 // serviceHangs has the service accept connections and not answer them. Where had has put another in its place meanwhile, that one
@@ -313,10 +299,10 @@ func drained(h *hit) (func() error, string, error) {
 func configurationApplied(h *hit) (func() error, string, error) {
 	p := h.plan
 	what := h.Vary % 3
-	if what != 1 || !h.layers {
+	if what != 1 || !h.layers || h.fixed {
 		p.Timing = map[string]string{"lan": "fast", "fast": "lan"}[p.Timing]
 	}
-	if what != 0 {
+	if what != 0 && !h.fixed {
 		p.Layer = map[string]string{"gate": "address", "address": "gate"}[p.Layer]
 	}
 	text := h.render(p)

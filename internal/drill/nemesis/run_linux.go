@@ -155,9 +155,6 @@ func (c *campaign) numbers() (out []int) {
 }
 
 func (c *campaign) run(ctx context.Context) (code int, err error) {
-	if err := drill.SweepMounts(); err != nil {
-		fmt.Fprintln(c.progress, "removing what a killed run left mounted:", err)
-	}
 	if c.bin == "" {
 		if c.bin, err = os.MkdirTemp("", "had-nemesis-bin-"); err != nil {
 			return 1, err
