@@ -121,6 +121,14 @@ func TestDisturbancesAreMeasurableAndHeal(t *testing.T) {
 		t.Errorf("20 %% reordered: %d of %d late, %d twice, %d arrived", late, count, twice, len(got))
 	}
 
+	// A port that was down is carried on for.
+	must(l.DisturbNode("n1", Disturbance{Delay: 30 * time.Millisecond}))
+	must(n1.PowerCut())
+	must(n1.PowerOn())
+	reaches(t, n1, n2.Addr(0))
+	if again := roundTrip(t, n1, n2.Addr(0)); again < 60*time.Millisecond || again > 95*time.Millisecond {
+		t.Errorf("after a power cut: %s", again)
+	}
 	// Other faults come first.
 	must(l.PartitionOneWay("n1", "n2", 0))
 	if got := datagrams(t, n1, n2, 50); len(got) > 0 {
