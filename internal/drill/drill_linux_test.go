@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 func formed(t *testing.T, o Options) (*Cluster, context.Context) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(20+10**runs)*time.Minute)
 	t.Cleanup(cancel)
 	if o.Log == nil {
 		o.Log = t.Logf
