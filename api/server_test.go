@@ -250,6 +250,10 @@ func TestAWriteArrivesAsItWasSent(t *testing.T) {
 		{Verb: api.VerbDrain, Node: "n1", Force: true},
 		{Verb: api.VerbResume, Node: "n1"},
 		{Verb: api.VerbRemove, Node: "n1", Force: true},
+		{Verb: api.VerbFence, Node: "n2", Action: "off"},
+		{Verb: api.VerbFence, Node: "n2", DryRun: true},
+		{Verb: api.VerbFenceCheck},
+		{Verb: api.VerbFenceCheck, Node: "n2"},
 		{Verb: api.VerbToken, Role: placement.RoleWitness, TTL: time.Hour},
 	}
 	for _, wr := range want {

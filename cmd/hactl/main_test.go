@@ -249,6 +249,11 @@ var screens = []struct {
 		return api.Reply{Message: "configuration 8 is in force; kernel lease: gate", Version: 8,
 			Warnings: []string{"node n2 does not speak: it cannot own anything until it says that its kernel carries the gate"}}, nil
 	}},
+	{name: "node-fence", args: "node fence n2 --yes", write: fencing(true)},
+	{name: "node-fence-failed", args: "node fence n2 --yes --action off", code: 1, write: fencing(false)},
+	{name: "node-fence-nobody", args: "node fence n2", code: 64},
+	{name: "node-fence-check", args: "node fence --check", code: 1, write: fencing(false)},
+	{name: "node-fence-json", args: "node fence n2 --yes -o json", write: fencing(true)},
 	{name: "token", args: "token --role witness", write: func(*apitest.World, api.Write) (api.Reply, error) {
 		return api.Reply{Message: "token made", Token: "had1.0123456789ab.00112233445566778899aabbccddeeff.FINGERPRINT"}, nil
 	}},
@@ -278,6 +283,27 @@ func applying(_ *apitest.World, w api.Write) (api.Reply, error) {
 		r.Message = "configuration 8 is applied"
 	}
 	return r, nil
+}
+
+// fencing is what devices say: the board of n2 answers or not.
+func fencing(confirmed bool) func(*apitest.World, api.Write) (api.Reply, error) {
+	return func(_ *apitest.World, w api.Write) (api.Reply, error) {
+		if w.Verb == api.VerbFenceCheck {
+			return api.Reply{Message: "asked from node n1", Fenced: &api.Fenced{Confirmed: false, Health: []api.FenceHealth{
+				{Node: "n1", Device: "bmc", Level: 1, State: "on"}, {Node: "n1", Device: "pdu", Level: 2, State: "on"},
+				{Node: "n2", Device: "bmc", Level: 1, State: "unknown", Fault: "the agent was killed at its timeout: context deadline exceeded"},
+				{Node: "n2", Device: "pdu", Level: 2}}}}, nil
+		}
+		f := &api.Fenced{Confirmed: confirmed, Reason: "confirmed by bmc (level 1)",
+			Devices: []string{"bmc (fence_ipmilan, level 1) off, try 1, 1.204s: exit code 0: Success: Powered OFF",
+				"bmc (fence_ipmilan, level 1) status, try 1, 311ms: off", "bmc (fence_ipmilan, level 1) on, try 1, 1.18s: exit code 0: Success: Powered ON"}}
+		if !confirmed {
+			f.Devices = []string{"bmc (fence_ipmilan, level 1) off, try 1, 20.001s: the agent was killed at its timeout: context deadline exceeded"}
+			f.Reason = "level 1: bmc: the agent was killed at its timeout: context deadline exceeded"
+			return api.Reply{Message: "off of node n2 is not confirmed: " + f.Reason, Target: "n2", Fenced: f}, nil
+		}
+		return api.Reply{Message: "node n2 is fenced (reboot): " + f.Reason, Target: "n2", Fenced: f}, nil
+	}
 }
 
 func TestScreens(t *testing.T) {

@@ -23,7 +23,7 @@ func nodeCommand(e *env) *cli.Command {
 			}}
 	}
 	force := func(usage string) cli.Flag { return &cli.BoolFlag{Name: "force", Usage: usage} }
-	return &cli.Command{Name: "node", Usage: "list, pause, drain, resume, remove and rejoin nodes", Subcommands: []*cli.Command{
+	return &cli.Command{Name: "node", Usage: "list, pause, drain, resume, remove, rejoin and fence nodes", Subcommands: []*cli.Command{
 		{Name: "list", Usage: "all nodes", Action: func(c *cli.Context) error {
 			if err := noArgs(c); err != nil {
 				return err
@@ -35,6 +35,7 @@ func nodeCommand(e *env) *cli.Command {
 		admin("resume", "let a node own groups again", api.VerbResume, waitFlag),
 		admin("remove", "take a node out of the cluster for good", api.VerbRemove, force("also a node that is up or owns a group")),
 		rejoinCommand(e),
+		fenceCommand(e),
 	}}
 }
 

@@ -69,6 +69,15 @@ func TestExitCodes(t *testing.T) {
 		{args: "validate", world: func(s *api.Status) { s.Nodes[1].State = "down" }, want: 2},
 		{args: "validate -o json", world: func(s *api.Status) { s.Stale = true }, want: 2},
 		{args: "token --role king", want: 64},
+		{args: "node fence", want: 64},
+		{args: "node fence n2", want: 64}, // and nobody is there to ask
+		{args: "node fence n9 --yes", want: 1},
+		{args: "node fence n2 --yes", want: 1}, // an agent that knows no fencing
+		{args: "node fence n2 --yes", write: refuse(api.CodeTimeout), want: 124},
+		{args: "node fence n2 --yes", write: refuse(api.CodeNoQuorum), want: 2},
+		{args: "node fence n2 --yes", write: fencing(true), want: 0},
+		{args: "node fence n2 --action reset", want: 64},
+		{args: "node fence --check --action off", want: 64},
 		{args: "completion tcsh", want: 64},
 		{args: "help gruop", want: 64},
 		{args: "init", want: 64},
