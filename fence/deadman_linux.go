@@ -103,12 +103,11 @@ func (d *DeadMan) Run(ctx context.Context) (int, error) {
 		if time.Since(begun) > healthyRun {
 			pause = 0
 		}
-		if err == nil && code != 0 && code == d.Again && pause == 0 {
-			d.Log.Info("the agent asked to be started again")
-			pause = minPause // should it go on asking
-			continue
+		if err == nil && code != 0 && code == d.Again {
+			d.Log.Info("the agent asked to be started again", "pause", pause)
+		} else {
+			d.Log.Error("the agent ended by itself; starting it again", "code", code, "pause", pause)
 		}
-		d.Log.Error("the agent ended by itself; starting it again", "code", code, "pause", pause)
 		select {
 		case <-ctx.Done():
 			return code, nil

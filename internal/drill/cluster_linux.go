@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -336,8 +337,8 @@ func Other(node string) string {
 	return Nodes[0]
 }
 
-// WaitReady waits until every group is online, every standby is ready, all nodes are up and somebody else than the owner
-// leads.
+// WaitReady waits until every group is online, every standby is ready, all nodes are up and follow the configuration with all
+// of its timing, and somebody else than the owner leads.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	return c.poll(ctx, "the cluster is ready", func() (bool, string) {
 		st, err := c.Status(ctx)
@@ -346,6 +347,11 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 		}
 		if st.Stale || len(st.Groups) == 0 || st.Quorum.Alive != len(Nodes) {
 			return false, fmt.Sprintf("stale %v, %d groups, %d voters alive", st.Stale, len(st.Groups), st.Quorum.Alive)
+		}
+		for _, n := range st.Nodes {
+			if n.Config != st.Config || slices.Contains(n.Flags, "retiming") {
+				return false, fmt.Sprintf("%s follows configuration %d, flags %v", n.Name, n.Config, n.Flags)
+			}
 		}
 		for _, g := range st.Groups {
 			if g.State != "online" || g.Owner == st.Leader {
