@@ -132,7 +132,7 @@ func (n Nemesis) round(ctx context.Context, a *arena, p Plan) (Round, error) {
 		return out, fmt.Errorf("healing: %w", err)
 	}
 	healed := time.Now()
-	if why := a.converge(ctx, n.Bound); why != "" {
+	if why := a.converge(ctx, n.Bound, false); why != "" {
 		out.Stuck = why
 	}
 	out.Converged = time.Since(healed)
@@ -158,7 +158,7 @@ func (a *arena) begin(ctx context.Context, p Plan, bound time.Duration) (why str
 	if err := a.apply(ctx, p); err != nil {
 		return err.Error()
 	}
-	if why := a.converge(ctx, bound); why != "" {
+	if why := a.converge(ctx, bound, true); why != "" {
 		return why
 	}
 	return a.calmDown(ctx, bound)
@@ -236,15 +236,16 @@ func (a *arena) roles(st api.Status) map[Role]string {
 }
 
 // converge waits until the cluster is whole again: had runs everywhere, every node speaks and knows the leader, the groups are
-// online with a ready standby, and the exclusive service runs once, at its owner. It says what is amiss after the bound.
-func (a *arena) converge(ctx context.Context, bound time.Duration) (why string) {
+// online with a ready standby, and the exclusive service runs once, at its owner. It says what is amiss after the bound. Agents
+// that are started again one after the other for a new timing are waited for only if settled is wanted: nothing is amiss then.
+func (a *arena) converge(ctx context.Context, bound time.Duration, settled bool) (why string) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	for {
 		err := a.revive()
 		if err != nil {
 			why = err.Error()
-		} else if why = a.amiss(ctx); why == "" {
+		} else if why = a.amiss(ctx, settled); why == "" {
 			return ""
 		}
 		select {
@@ -256,7 +257,7 @@ func (a *arena) converge(ctx context.Context, bound time.Duration) (why string) 
 }
 
 // amiss is what keeps the cluster from being whole, "" when nothing does.
-func (a *arena) amiss(ctx context.Context) string {
+func (a *arena) amiss(ctx context.Context, settled bool) string {
 	st, err := a.Status(ctx)
 	if err != nil {
 		return err.Error()
@@ -268,12 +269,14 @@ func (a *arena) amiss(ctx context.Context) string {
 		return fmt.Sprintf("configuration %d is not yet applied", a.wants)
 	}
 	for _, n := range st.Nodes {
-		if n.State != "up" || len(n.Flags) > 0 {
-			if slices.Contains(n.Flags, "draining") || slices.Contains(n.Flags, "drained") {
-				_, _ = a.write(ctx, api.Write{Verb: api.VerbResume, Node: n.Name}) // again in a moment
-			}
-			return fmt.Sprintf("node %s is %s %v", n.Name, n.State, n.Flags)
+		flags := slices.DeleteFunc(slices.Clone(n.Flags), func(f string) bool { return f == "retiming" && !settled })
+		if n.State == "up" && len(flags) == 0 {
+			continue
 		}
+		if slices.Contains(flags, "draining") || slices.Contains(flags, "drained") {
+			_, _ = a.write(ctx, api.Write{Verb: api.VerbResume, Node: n.Name}) // again in a moment
+		}
+		return fmt.Sprintf("node %s is %s %v", n.Name, n.State, flags)
 	}
 	if len(st.Groups) != 2 {
 		return fmt.Sprintf("%d groups", len(st.Groups))
