@@ -10,9 +10,11 @@ import (
 	"hacluster/internal/boottime"
 )
 
-// Will is a small file, in memory, that outlives the process: until when its lease lasts. The next process reads it and
+// Will is a small file, in memory, that outlives the process: until when its lease lasts, and who granted it. The next process reads it and
 // knows that what it finds running is still covered. A file that is missing, foreign or from before a reboot covers nothing.
 type Will struct {
+	Leader string // who granted that lease: of the process before until this one sets it; empty: not known
+
 	file *os.File // nil: cannot be kept; a restart then finds nothing covered
 	boot string
 }
@@ -31,6 +33,9 @@ func OpenWill(path string, now time.Time, limit time.Duration) (*Will, time.Time
 	text := make([]byte, 256)
 	n, _ := f.ReadAt(text, 0)
 	until := ParseWill(string(text[:n]), w.boot)
+	if f := strings.Fields(string(text[:n])); len(f) == 3 && !until.IsZero() {
+		w.Leader = f[2]
+	}
 	if !until.After(now) || until.Sub(now) > limit {
 		return w, time.Time{}
 	}
@@ -50,7 +55,8 @@ func ParseWill(text, boot string) time.Time {
 // Leave writes the end of the lease down.
 func (w *Will) Leave(until time.Time) {
 	if w.file != nil {
-		w.file.WriteAt([]byte(fmt.Sprintf("%s %020d\n", w.boot, until.UnixNano())), 0)
+		// Always of one length: a shorter text would leave the end of the one before.
+		w.file.WriteAt([]byte(fmt.Sprintf("%s %020d %-64.64s\n", w.boot, until.UnixNano(), w.Leader)), 0)
 	}
 }
 

@@ -61,9 +61,10 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.slots.turned = false
 	}
 	n.deadMan.Alive()
+	n.renewer.started(st.Index)
 	resources, wake := n.slots.local(st, n.name)
 	local := placement.Local{Node: n.name, Leaving: n.leaving.Load(), Leased: n.renewer.leased(st), Resources: resources, Released: n.released,
-		Inherited: n.renewer.inheritedUntil()}
+		Inherited: n.renewer.inheritedUntil(st.Index)}
 	plan := placement.Reconcile(st.Policy, st, local, n.clock())
 	for _, group := range slices.Sorted(maps.Keys(plan.Released)) {
 		if n.slots.leftIn(group) {

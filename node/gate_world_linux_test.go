@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,10 +163,14 @@ func (g *gated) resolves() bool {
 	return found
 }
 
+var pingers atomic.Int32
+
 // pinger is a client that sends an echo request at a steady pace and notes who answers.
 type pinger struct {
+	id      uint16 // in its requests: a raw socket gets everybody's answers
 	fd      int
 	stop    chan struct{}
+	enough  chan struct{} // nothing more is sent
 	workers sync.WaitGroup
 
 	mu   sync.Mutex
@@ -178,12 +183,13 @@ type pinger struct {
 
 func (g *gated) ping(pace time.Duration) *pinger {
 	g.t.Helper()
-	p := &pinger{stop: make(chan struct{}), last: map[int]time.Time{}, got: map[int]int{}}
+	p := &pinger{id: uint16(pingers.Add(1)), stop: make(chan struct{}), enough: make(chan struct{}), last: map[int]time.Time{}, got: map[int]int{}}
 	err := within(g.client, func() (err error) {
 		p.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
 		if err != nil {
 			return err
 		}
+		_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) // a receiver that waits for the CPU loses nothing
 		return unix.SetsockoptTimeval(p.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000})
 	})
 	if err != nil {
@@ -197,15 +203,18 @@ func (g *gated) ping(pace time.Duration) *pinger {
 func (p *pinger) send(pace time.Duration) {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
-	b := []byte{8, 0, 0, 0, 0x68, 0x61, 0, 0}
+	b := []byte{8, 0, 0, 0, 0, 0, 0, 0}
+	binary.BigEndian.PutUint16(b[4:], p.id)
 	for seq := uint16(1); ; seq++ {
 		select {
 		case <-p.stop:
 			return
+		case <-p.enough:
+			return
 		case <-tick.C:
 		}
 		binary.BigEndian.PutUint16(b[6:], seq)
-		sum := uint32(8)<<8 + 0x6861 + uint32(seq)
+		sum := uint32(8)<<8 + uint32(p.id) + uint32(seq)
 		binary.BigEndian.PutUint16(b[2:], ^uint16(sum+sum>>16))
 		if unix.Sendto(p.fd, b, 0, &unix.SockaddrInet4{Addr: theVIP.Addr().As4()}) == nil {
 			p.mu.Lock()
@@ -224,7 +233,7 @@ func (p *pinger) receive() {
 			return
 		default:
 		}
-		if err != nil || n < 28 || b[20] != 0 || netip.AddrFrom4([4]byte(b[12:16])) != theVIP.Addr() {
+		if err != nil || n < 28 || b[20] != 0 || binary.BigEndian.Uint16(b[24:]) != p.id || netip.AddrFrom4([4]byte(b[12:16])) != theVIP.Addr() {
 			continue
 		}
 		now := boottime.Now()
@@ -250,6 +259,30 @@ func (p *pinger) longest() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return max(p.gap, boottime.Now().Sub(p.prev))
+}
+
+// allFrom ends the requests and checks that the node answered every one.
+func (g *gated) allFrom(p *pinger, node string) {
+	g.t.Helper()
+	close(p.enough)
+	_, before := p.newest(node)
+	since, missing := time.Now(), 0
+	g.until("the last answers have come", func() error {
+		if _, n := p.newest(node); n != before {
+			before, since = n, time.Now()
+		}
+		p.mu.Lock()
+		missing = p.sent - p.got[ttl[node]]
+		p.mu.Unlock()
+		if missing > 0 && time.Since(since) < time.Second {
+			return fmt.Errorf("%d are missing", missing)
+		}
+		return nil
+	})
+	g.t.Logf("%d requests, %d not answered by %s, longest without an answer %v", p.sent, missing, node, p.gap)
+	if missing != 0 {
+		g.t.Errorf("%d of %d requests were not answered by %s", missing, p.sent, node)
+	}
 }
 
 func (p *pinger) close() {
@@ -287,8 +320,14 @@ func TestNodeProcess(t *testing.T) {
 // apart runs a in a process of its own from now on.
 func (g *gated) apart() {
 	g.t.Helper()
+	g.nodes["a"].stop()
+	g.spawn()
+}
+
+// spawn starts the process.
+func (g *gated) spawn() {
+	g.t.Helper()
 	m := g.nodes["a"]
-	m.stop()
 	text, err := json.Marshal(childOrder{Config: m.cfg, NetNS: nsOf(g.t, "a")})
 	if err != nil {
 		g.t.Fatal(err)

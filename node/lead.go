@@ -203,6 +203,9 @@ func (l *leader) take(node string, m renewal) error {
 		l.former[old.boot] = true
 		delete(l.seen, node) // the time counts anew
 	}
+	if node != l.n.name && (!ok || old.boot != m.Boot) { // it knows nothing of what is committed, and may not act before it does
+		l.n.raft.Remind(node)
+	}
 	m.Report.Node = node
 	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, report: m.Report}
 	if l.seen[node].IsZero() {

@@ -119,6 +119,7 @@ type Node struct {
 
 // Open starts everything but the loops. The error says what to do.
 func Open(o Options) (_ *Node, err error) {
+	begun := boottime.Now()
 	n := &Node{name: o.Config.Name, version: o.Version, cfg: o.Config, log: o.Log, clock: boottime.Now, deadMan: o.DeadMan,
 		actWake: make(chan struct{}, 1), released: map[string]uint64{}, change: make(chan struct{}), layers: "agent, address lifetime"}
 	n.guarded = o.DeadMan != nil
@@ -162,6 +163,7 @@ func Open(o Options) (_ *Node, err error) {
 	n.gate = newGatekeeper(n.vips, n.clock, n.log)
 	n.asleep = boottime.NewSuspend(o.asleep)
 	n.renewer, n.leader = newRenewer(n, boottime.NewSuspend(o.asleep)), newLeader(n)
+	n.renewer.start.begun = begun
 	n.fences = &devices{n: n}
 	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer,
 		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}, ladder: n.ladder}
@@ -341,6 +343,7 @@ func (n *Node) Run(ctx context.Context) error {
 	for _, loop := range []func(context.Context){n.actLoop, n.renewer.loop, n.leader.loop, n.leader.verifyLoop, n.found, n.watchAddresses, n.keepPeers} {
 		n.loops.Go(func() { loop(n.ctx) })
 	}
+	n.renewer.start.reach(&n.renewer.start.running, n.clock())
 	n.log.Info("had is running", "node", n.name, "role", n.cfg.Role, "cluster", n.id.Cluster, "version", n.version)
 	select {
 	case <-n.ctx.Done():

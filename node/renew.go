@@ -23,6 +23,8 @@ type renewer struct {
 	boot string // random, one per process
 
 	asleep *boottime.Suspend
+	start  stages
+	hint   string        // who granted the lease of the process before; empty: not known, or not any more
 	wake   chan struct{} // send now
 	slots  chan struct{} // bounds the renewals under way
 	flight sync.WaitGroup
@@ -33,14 +35,18 @@ type renewer struct {
 	granted chan struct{} // closed and replaced at each grant
 	lastErr string
 	will    *fence.Will // tells the next process until when this one's lease lasts
-	legacy  time.Time   // what the process before this one left; zero once this one has a lease
+	legacy  time.Time   // what the process before this one left; zero once this one may act
 }
 
 func newRenewer(n *Node, asleep *boottime.Suspend) *renewer {
 	boot := make([]byte, 8)
 	rand.Read(boot)
 	will, legacy := fence.OpenWill(fence.WillPath(n.cfg.Socket), n.clock(), n.timing().Duration)
-	return &renewer{n: n, asleep: asleep, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), slots: make(chan struct{}, maxRenewals),
+	hint := will.Leader
+	if hint == n.name { // it does not lead while it has just started
+		hint = ""
+	}
+	return &renewer{n: n, asleep: asleep, hint: hint, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), slots: make(chan struct{}, maxRenewals),
 		holder: lease.Holder{Duration: n.timing().Duration}, granted: make(chan struct{})}
 }
 
@@ -100,10 +106,11 @@ func (r *renewer) loop(ctx context.Context) {
 
 // send starts one renewal; false when there is no leader to send it to.
 func (r *renewer) send(ctx context.Context) bool {
-	leader := r.n.raft.Leader()
+	leader := r.leader()
 	if leader == "" {
 		return false
 	}
+	r.start.reach(&r.start.leader, r.n.clock())
 	select {
 	case r.slots <- struct{}{}:
 	default:
@@ -119,6 +126,17 @@ func (r *renewer) send(ctx context.Context) bool {
 		r.renew(ctx, leader, m)
 	})
 	return true
+}
+
+// leader is whom to ask: whom Raft knows, and until it knows one who granted the lease of the process before. One that does
+// not lead any more refuses, and is not asked again.
+func (r *renewer) leader() string {
+	if leader := r.n.raft.Leader(); leader != "" {
+		return leader
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.hint
 }
 
 func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
@@ -145,7 +163,7 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	r.resumed()
 	confirmed := r.holder.Confirm(*grant, r.n.clock())
 	if confirmed {
-		r.legacy = time.Time{}
+		r.will.Leader, r.hint = grant.Leader, ""
 		r.will.Leave(r.holder.Until())
 		close(r.granted)
 		r.granted = make(chan struct{})
@@ -153,6 +171,7 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	}
 	r.mu.Unlock()
 	if confirmed {
+		r.start.reach(&r.start.lease, r.n.clock())
 		r.n.wakeAct()
 	}
 }
@@ -165,7 +184,7 @@ func (r *renewer) failed(leader string, err error) {
 	}
 	r.mu.Lock()
 	news := r.lastErr != text
-	r.lastErr = text
+	r.lastErr, r.hint = text, ""
 	r.mu.Unlock()
 	if news && r.n.ctx.Err() == nil {
 		r.n.log.Warn("renewing the lease", "leader", leader, "err", text)
@@ -244,11 +263,14 @@ func (r *renewer) proven(group string) bool {
 	}
 }
 
-// inheritedUntil is when the lease of the process before this one ends, while this one has none of its own.
-func (r *renewer) inheritedUntil() time.Time {
+// inheritedUntil is when the lease of the process before this one ends, until this one has one of its own and a state that is
+// new enough to act by it.
+func (r *renewer) inheritedUntil(applied uint64) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.resumed()
+	if r.resumed(); r.holder.CaughtUp(applied) {
+		r.legacy = time.Time{}
+	}
 	return r.legacy
 }
 

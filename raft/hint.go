@@ -2,6 +2,7 @@ package raft
 
 import (
 	"sync"
+	"time"
 
 	hraft "github.com/hashicorp/raft"
 )
@@ -81,6 +82,29 @@ func (h *hinter) acknowledged(id hraft.ServerID) uint64 {
 	return h.peer(id).has
 }
 
+// Remind tells a node that has been started again what is committed: it has every entry on its disk, and does not know how
+// far they are committed before it hears of it, by the library up to twice CommitTimeout later. Leader only; best effort.
+func (r *Raft) Remind(node string) {
+	index, term := r.raft.CommitIndex(), r.Term()
+	var l hraft.Log
+	if r.store.GetLog(index, &l) != nil || l.Term != term || !r.hints.leads(term) {
+		return
+	}
+	r.hints.again(hraft.ServerID(node), entry{index, term})
+}
+
+// again forgets what a peer was told.
+func (h *hinter) again(id hraft.ServerID, e entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if e.term > h.newest.term || e.term == h.newest.term && e.index > h.newest.index {
+		h.newest = e
+	}
+	p := h.peer(id)
+	p.knows = 0
+	h.kick(id, p)
+}
+
 func (h *hinter) forget(id hraft.ServerID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -124,9 +148,19 @@ func (h *hinter) send(id hraft.ServerID, p *hintPeer) {
 		p.knows = e.index // told, or left to ordinary replication
 		h.mu.Unlock()
 		if h.leads(e.term) {
-			var resp hraft.AppendEntriesResponse
-			// Best effort: neither the answer nor an error changes anything here.
-			_ = h.r.trans.NetworkTransport.AppendEntries(id, hraft.ServerAddress(id), h.request(e), &resp)
+			h.tell(id, e)
+		}
+	}
+}
+
+// tell sends one hint. Best effort: neither the answer nor an error changes anything here. The pool may hold connections to a
+// process that is gone; each fails once.
+func (h *hinter) tell(id hraft.ServerID, e entry) {
+	begun := time.Now()
+	for try := 0; try <= maxConns && time.Since(begun) < h.r.cfg.Timing.Heartbeat; try++ {
+		var resp hraft.AppendEntriesResponse
+		if h.r.trans.NetworkTransport.AppendEntries(id, hraft.ServerAddress(id), h.request(e), &resp) == nil {
+			return
 		}
 	}
 }
