@@ -118,7 +118,12 @@ func readPIDs(file string) ([]int, error) {
 // killCgroup kills all that is in dir and below at once (cgroup.kill, Linux 5.14), also what forks meanwhile. It reports
 // whether the kernel took the order.
 func killCgroup(dir string) bool {
-	if !strings.HasPrefix(filepath.Base(dir), cgroupPrefix) || !isCgroup2(dir) {
+	return strings.HasPrefix(filepath.Base(dir), cgroupPrefix) && orderKill(dir)
+}
+
+// orderKill writes to cgroup.kill, where the kernel has it.
+func orderKill(dir string) bool {
+	if !isCgroup2(dir) {
 		return false
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "cgroup.kill"), os.O_WRONLY, 0) // no O_CREATE: 0 on an older kernel

@@ -2,7 +2,6 @@ package resources
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,7 +13,6 @@ import (
 
 	sdbus "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
 )
 
 // systemd runs a resource that is a unit. What is true is what systemd says, but for one case: a main process whose
@@ -291,41 +289,6 @@ func slicePath(slice string) string {
 		}
 	}
 	return path.Join(p, slice)
-}
-
-// Kill sends SIGKILL to all processes of the unit's cgroup, again until none is there. A queued stop job keeps systemd
-// from restarting the unit; what its ExecStop commands bring up is killed in the next round.
-func (d *systemd) Kill(ctx context.Context) error {
-	ctx, cancel := bound(ctx, d.spec.StopBudget, defaultStopBudget)
-	defer cancel()
-	s, err := connect(ctx)
-	if err != nil {
-		return fmt.Errorf("killing unit %s: %w", d.unit, err)
-	}
-	if _, err := s.StopUnitContext(ctx, d.unit, "replace", nil); err != nil && !isNoSuchUnit(err) {
-		d.log.Warn("stop job was refused, killing without it", "err", err)
-	}
-	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		killErr := s.KillUnitWithTarget(ctx, d.unit, sdbus.All, int32(unix.SIGKILL))
-		if isNothingToKill(killErr) {
-			killErr = nil
-		}
-		left, err := d.left(ctx)
-		if err == nil && left.none() {
-			return nil
-		}
-		if left.state == "" { // systemd is done with the unit and no longer kills what is left
-			for _, p := range left.procs {
-				err = errors.Join(err, p.signal(unix.SIGKILL))
-			}
-		}
-		if !pause(ctx, wait) {
-			return fmt.Errorf("killing unit %s: %w", d.unit, errors.Join(killErr, err, left.err(), ctx.Err()))
-		}
-		if again, err := connect(ctx); err == nil {
-			s = again
-		}
-	}
 }
 
 type jobCall func(ctx context.Context, unit, mode string, result chan<- string) (int, error)
