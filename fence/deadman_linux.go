@@ -170,6 +170,9 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	for {
 		select {
 		case sig := <-d.Signals:
+			d.mu.Lock()
+			d.ending = true // whatever it ends by now: one that has just begun does not hear the signal, it dies of it
+			d.mu.Unlock()
 			_ = cmd.Process.Signal(sig)
 			continue
 		case <-ctx.Done():

@@ -3,6 +3,8 @@ package fence
 import (
 	"testing"
 	"time"
+
+	"hacluster/resources"
 )
 
 func at(ms int) time.Time {
@@ -73,6 +75,97 @@ func TestRestartKeepsTheDeadline(t *testing.T) {
 	k.started(at(1000))
 	if v := k.due(at(1400)); !v.release {
 		t.Error("the lease of the former agent ended without a release")
+	}
+}
+
+// What cannot be proven gone at the end of the lease is tried again until it can, or the agent has another lease.
+func TestReleaseIsTriedAgain(t *testing.T) {
+	k := clock{silence: time.Hour}
+	k.started(at(0))
+	k.tell(until(1400), at(0))
+	for ms := 1400; ms < 5000; ms += 1000 {
+		if v := k.due(at(ms)); !v.release {
+			t.Errorf("at %d ms: no release", ms)
+		}
+		k.released(at(1400), false, at(ms))
+		if next := k.next(); next.After(at(ms + 1000)) {
+			t.Errorf("at %d ms: next look at %v", ms, next)
+		}
+		k.tell(word{}, at(ms)) // the agent lives, and has nothing to say about it
+	}
+	k.tell(until(9000), at(5000))
+	k.released(at(1400), false, at(5100)) // of the lease before
+	if v := k.due(at(6200)); v.release {
+		t.Error("released under a new lease")
+	}
+	if v := k.due(at(9000)); !v.release {
+		t.Error("not released at its end")
+	}
+	k.released(at(9000), true, at(9001))
+	if v := k.due(at(20000)); v.release {
+		t.Error("released again although it was proven")
+	}
+}
+
+// A watchdog starves only where something may live on past its lease.
+func TestWhenTheWatchdogStarves(t *testing.T) {
+	const patience, quiet = 5 * time.Second, time.Second
+	for name, c := range map[string]struct {
+		set    func(k *clock)
+		ms     int
+		silent time.Duration
+		want   bool
+	}{
+		"nothing is held, whatever the agent does": {func(k *clock) { k.tell(nothingHeld(), at(0)) }, 60000, time.Hour, false},
+		"the lease runs": {func(k *clock) { k.tell(until(1400), at(0)) }, 1399, quiet, false},
+		"the lease runs, and the act loop stands still":      {func(k *clock) { k.tell(until(99000), at(0)) }, 50000, WatchdogStale + 1, true},
+		"the lease has ended just now":                       {func(k *clock) { k.tell(until(1400), at(0)); k.due(at(1400)) }, 6399, time.Hour, true},
+		"the lease has ended just now, and the agent speaks": {func(k *clock) { k.tell(until(1400), at(0)); k.due(at(1400)) }, 6399, quiet, false},
+		"the proof is missing for too long":                  {func(k *clock) { k.tell(until(1400), at(0)); k.due(at(1400)); k.released(at(1400), false, at(1500)) }, 6400, quiet, true},
+		"the clock itself stands still":                      {func(k *clock) { k.tell(until(1400), at(0)) }, 6400, quiet, true},
+		"it is proven gone":                                  {func(k *clock) { k.tell(until(1400), at(0)); k.due(at(1400)); k.released(at(1400), true, at(1500)) }, 60000, time.Hour, false},
+		"the agent says later that nothing is held":          {func(k *clock) { k.tell(until(1400), at(0)); k.due(at(1400)); k.tell(nothingHeld(), at(9000)) }, 9001, quiet, false},
+		"a lease from before this dead man runs":             {func(k *clock) { k.inherit(at(1400)) }, 1399, time.Hour, false},
+		"its agent has a moment to speak":                    {func(k *clock) { k.inherit(at(1400)) }, 6399, time.Hour, false},
+		"and no more":                                        {func(k *clock) { k.inherit(at(1400)) }, 6400, quiet, true},
+		"it says that nothing is held":                       {func(k *clock) { k.inherit(at(1400)); k.tell(nothingHeld(), at(2000)) }, 60000, time.Hour, false},
+		"nobody was here before":                             {func(k *clock) { k.inherit(time.Time{}) }, 60000, time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := clock{silence: time.Hour}
+			k.started(at(0))
+			c.set(&k)
+			if why := k.starving(at(c.ms), patience, c.silent); (why != "") != c.want {
+				t.Errorf("starving %q, want %v", why, c.want)
+			}
+		})
+	}
+}
+
+// What a lease from before this dead man covered is not known here: it ends without a release of ours.
+func TestAnInheritedLeaseFiresNothing(t *testing.T) {
+	k := clock{silence: time.Hour}
+	k.started(at(0))
+	k.inherit(at(1400))
+	if v := k.due(at(1400)); v.release || v.restart || !v.next.After(at(1400)) {
+		t.Errorf("%+v", v)
+	}
+	k.tell(until(1400), at(1500)) // the agent knows what it holds
+	if v := k.due(at(1500)); !v.release {
+		t.Error("not released when it was known what is held")
+	}
+}
+
+func TestPatienceCoversTheSlowestKill(t *testing.T) {
+	if got := Patience(nil); got != WatchdogPatience {
+		t.Errorf("nothing exclusive: %v", got)
+	}
+	if got := Patience([]resources.Spec{{StopBudget: time.Second}, {StopBudget: 20 * time.Second}}); got != 21*time.Second {
+		t.Errorf("a stop budget of 20s: %v", got)
+	}
+	i := WatchdogInfo{Timeout: 10 * time.Second}
+	if got := i.ResetWithin(5 * time.Second); got != 17500*time.Millisecond {
+		t.Errorf("reset within %v", got)
 	}
 }
 
