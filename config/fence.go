@@ -192,8 +192,11 @@ func (c Cluster) fencing() placement.FencingPolicy {
 func parseWatchdog(t *table, def Watchdog) Watchdog {
 	w := Watchdog{Mode: enum(t, "mode", def.Mode, fence.WatchdogModes), Device: t.filePath("device", def.Device)}
 	w.Timeout = t.duration("timeout", def.Timeout, time.Second)
-	if fence.CheckWatchdog(w.Timeout) != nil {
-		t.fault("timeout", "use 1s to 10m", "%s is too long", human(w.Timeout))
+	if w.Timeout > fence.MaxWatchdogTimeout {
+		t.fault("timeout", "use 5s to 10m", "%s is too long", human(w.Timeout))
+	}
+	if w.Timeout < fence.MinWatchdogTimeout {
+		t.fault("timeout", "use 5s to 10m", "%s is shorter than a restart of had may take: it would reset a healthy machine", human(w.Timeout))
 	}
 	if w.Timeout%time.Second != 0 {
 		t.fault("timeout", "watchdog devices count whole seconds", "%s is not a whole number of seconds", human(w.Timeout))

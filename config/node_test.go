@@ -71,7 +71,7 @@ func TestEncodedNodeReadsBack(t *testing.T) {
 			DataDir:    path.Draw(t, "data dir"),
 			Socket:     path.Draw(t, "socket"),
 			TLS:        TLSFiles{path.Draw(t, "ca"), path.Draw(t, "cert"), path.Draw(t, "key"), path.Draw(t, "gossip key")},
-			Watchdog:   Watchdog{rapid.SampledFrom(fence.WatchdogModes).Draw(t, "watchdog"), path.Draw(t, "watchdog device"), time.Duration(rapid.IntRange(1, 600).Draw(t, "watchdog timeout")) * time.Second},
+			Watchdog:   Watchdog{rapid.SampledFrom(fence.WatchdogModes).Draw(t, "watchdog"), path.Draw(t, "watchdog device"), time.Duration(rapid.IntRange(5, 600).Draw(t, "watchdog timeout")) * time.Second},
 			Log:        Log{rapid.SampledFrom(logLevels).Draw(t, "level"), rapid.SampledFrom(logFormats).Draw(t, "format")},
 		}
 		if want.Port == want.GossipPort {
