@@ -117,7 +117,7 @@ func (l *leader) handOver(ctx context.Context, st placement.State, servers []raf
 			return // not in the middle of a move
 		}
 	}
-	if !owners[l.n.name] || l.n.clock().Sub(l.moved) < transferPause {
+	if !owners[l.n.name] || l.busyFencing() || l.n.clock().Sub(l.moved) < transferPause {
 		return
 	}
 	var best string

@@ -214,6 +214,8 @@ type fenceRun struct {
 	silent  bool      // then
 	ordered bool      // by an administrator
 
+	release func() bool // lets the run go on after the end of this leadership
+
 	void string // why a confirmation proves nothing; guarded by leader.mu
 }
 
@@ -255,12 +257,18 @@ func (x *fenceRun) try() (fence.Report, error) {
 	case x.o.Action == placement.FenceOn:
 		return f.PowerOn(x.f.ctx, x.o.Node, x.o.Epoch), nil
 	}
-	return f.Run(x.f.ctx, fence.Request{Node: x.o.Node, Action: fence.Action(x.o.Action), Epoch: x.o.Epoch, Confirmed: x.confirmed}), nil
+	// A run that is not confirmed yet ends with the leadership. One that is confirmed only has to switch the node on again.
+	ctx, cancel := context.WithCancel(x.l.n.ctx)
+	defer cancel()
+	x.release = context.AfterFunc(x.f.ctx, cancel)
+	defer x.release()
+	return f.Run(ctx, fence.Request{Node: x.o.Node, Action: fence.Action(x.o.Action), Epoch: x.o.Epoch, Confirmed: x.confirmed}), nil
 }
 
 // confirmed takes the word of the devices: the node is stopped. It is a proof against every process of the node that was
 // heard when the fencing began; against one that began to speak since it is none.
 func (x *fenceRun) confirmed(r fence.Report) {
+	x.release()
 	l := x.l
 	l.mu.Lock()
 	if l.fencing != x.f {
@@ -358,6 +366,20 @@ func (l *leader) yield(ctx context.Context, why string) {
 	l.moved = l.n.clock()
 	l.n.log.Warn("handing leadership over", "reason", why)
 	l.n.logError("handing leadership over", l.n.raft.TransferLeadership(ctx, ""))
+}
+
+// busyFencing says that an order is being carried out; leadership is not handed over then.
+func (l *leader) busyFencing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fencing != nil {
+		for _, f := range l.fencing.views {
+			if f.Running {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fenceFlags says which nodes are being fenced, and which are known to be stopped by it.

@@ -224,7 +224,8 @@ func (d *decider) noFence(node string, action FenceAction) string {
 	}
 	up := 0
 	for _, voter := range d.v.Voters {
-		if voter != node && (voter == d.v.Self || d.speaking(voter)) {
+		// One that was stopped a moment ago may not be silent for long enough yet.
+		if voter != node && (voter == d.v.Self || d.speaking(voter) && !d.off(voter)) {
 			up++
 		}
 	}

@@ -106,6 +106,11 @@ func TestFencing(t *testing.T) {
 			v.quiet("n1", now.Add(-700*ms))
 			v.quiet("n2", now.Add(-700*ms))
 		}, "", "", "its owner n1 has to be fenced: without it 1 of 3 voters would be up, and 2 are needed"},
+		{"a voter that was just stopped is not up, however lately it renewed", func(_ *Policy, _ *State, v *View, now time.Time) {
+			v.quiet("n1", now.Add(-700*ms))
+			v.quiet("n2", now.Add(-20*ms))
+			v.Fenced["n2"] = FenceView{Off: now.Add(-10 * ms), Ended: now}
+		}, "", "", "its owner n1 has to be fenced: without it 1 of 3 voters would be up, and 2 are needed"},
 		{"nor when the voters are not known", func(_ *Policy, _ *State, v *View, now time.Time) {
 			v.quiet("n1", now.Add(-700*ms))
 			v.Voters = nil
@@ -229,7 +234,9 @@ func checkOrders(t *rapid.T, p Policy, s State, v View, now time.Time, d Decisio
 			if v.Fenced[name].Running {
 				t.Fatal("two nodes at once")
 			}
-			if name != o.Node && (name == v.Self || now.Sub(v.Nodes[name].Confirmed) <= p.SuspectAfter) {
+			n, f := v.Nodes[name], v.Fenced[name]
+			stopped := !f.Off.IsZero() && !n.Confirmed.After(f.Off)
+			if name != o.Node && (name == v.Self || now.Sub(n.Confirmed) <= p.SuspectAfter && !stopped) {
 				up++
 			}
 		}
