@@ -123,7 +123,7 @@ type Plan struct {
 	Seed    uint64   `json:"seed"`
 	Round   int      `json:"round"`
 	Timing  string   `json:"timing"`
-	Layer   string   `json:"kernel_lease,omitempty"` // wanted; without effect where the configuration has no such key
+	Layer   string   `json:"kernel_lease"`
 	Strikes []Strike `json:"strikes"`
 }
 

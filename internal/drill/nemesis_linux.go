@@ -87,7 +87,7 @@ func (n Nemesis) work(ctx context.Context, rounds <-chan int, done func(Round)) 
 	}()
 	for r := range rounds {
 		if a == nil {
-			if a, err = newArena(ctx, n.Bin); err != nil {
+			if a, err = newArena(ctx, n.Bin, n.draw(r)); err != nil {
 				return fmt.Errorf("forming a cluster: %w", err)
 			}
 		}
@@ -270,6 +270,9 @@ func (a *arena) amiss(ctx context.Context, settled bool) string {
 	}
 	for _, n := range st.Nodes {
 		flags := slices.DeleteFunc(slices.Clone(n.Flags), func(f string) bool { return f == "retiming" && !settled })
+		if n.Config != st.Config {
+			return fmt.Sprintf("node %s follows configuration %d, not %d", n.Name, n.Config, st.Config)
+		}
 		if n.State == "up" && len(flags) == 0 {
 			continue
 		}

@@ -31,7 +31,6 @@ type arena struct {
 	*Cluster
 	text   string          // cluster.toml with holes for timing and kernel lease
 	have   Plan            // whose timing and layer are in force
-	layers bool            // the configuration knows kernel_lease
 	wants  uint64          // version of the configuration that was applied last
 	next   map[string]bool // nodes that run the next version
 	off    map[string]bool // nodes without power
@@ -51,8 +50,8 @@ func BuildNemesis(ctx context.Context, dir string) error {
 	return nil
 }
 
-// newArena forms a cluster in which the nemesis can do its rounds.
-func newArena(ctx context.Context, bin string) (_ *arena, err error) {
+// newArena forms a cluster in which the nemesis can do its rounds, with the profile and the kernel lease of the first.
+func newArena(ctx context.Context, bin string, first Plan) (_ *arena, err error) {
 	a := &arena{next: map[string]bool{}, off: map[string]bool{}}
 	a.Cluster, err = Form(ctx, Options{Bin: bin, NoApply: true, Prepare: a.prepare})
 	if err != nil {
@@ -66,10 +65,6 @@ func newArena(ctx context.Context, bin string) (_ *arena, err error) {
 	if a.text, err = a.config(); err != nil {
 		return nil, err
 	}
-	text := a.render(Plan{Timing: "lan"})
-	_, err = a.write(ctx, api.Write{Verb: api.VerbApply, DryRun: true, Config: "kernel_lease = \"gate\"\n" + text})
-	a.layers = err == nil
-	first := Plan{Timing: "lan", Layer: "address"}
 	if err = a.apply(ctx, first); err != nil {
 		return nil, err
 	}
@@ -143,16 +138,12 @@ pending_timeout = "2s"
 
 // render fills in what a round wants.
 func (a *arena) render(p Plan) string {
-	text := strings.Replace(a.text, `timing = "lan"`, fmt.Sprintf("timing = %q", p.Timing), 1)
-	if a.layers && p.Layer != "" {
-		text = fmt.Sprintf("kernel_lease = %q\n", p.Layer) + text
-	}
-	return text
+	return fmt.Sprintf("kernel_lease = %q\n", p.Layer) + strings.Replace(a.text, `timing = "lan"`, fmt.Sprintf("timing = %q", p.Timing), 1)
 }
 
 // apply puts the configuration of a plan in force, if it is another one.
 func (a *arena) apply(ctx context.Context, p Plan) error {
-	if a.have.Timing == p.Timing && (a.have.Layer == p.Layer || !a.layers) {
+	if a.have.Timing == p.Timing && a.have.Layer == p.Layer {
 		return nil
 	}
 	r, err := a.write(ctx, api.Write{Verb: api.VerbApply, Config: a.render(p), File: "cluster.toml"})

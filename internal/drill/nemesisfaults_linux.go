@@ -299,7 +299,7 @@ func drained(h *hit) (func() error, string, error) {
 func configurationApplied(h *hit) (func() error, string, error) {
 	p := h.plan
 	what := h.Vary % 3
-	if what != 1 || !h.layers || h.fixed {
+	if what != 1 || h.fixed {
 		p.Timing = map[string]string{"lan": "fast", "fast": "lan"}[p.Timing]
 	}
 	if what != 0 && !h.fixed {

@@ -36,6 +36,8 @@ var allowed = map[string][]string{
 	"internal/lab/testservice": {},
 	"internal/drill":           {"api", "internal/lab"},
 	"internal/drill/demo":      {"internal/drill", "internal/lab"},
+	"internal/drill/nemesis":   {"internal/drill", "internal/lab"},
+	"internal/mutants":         {},
 	"internal/tidy":            {},
 }
 
