@@ -116,7 +116,8 @@ func probeWorld(t *testing.T, l *Lab, vip netip.Prefix) {
 		must(to.AddAddr(vip))
 	}
 	r := report(start)
-	if r.Double != 0 || len(r.Runs) != 21 || r.Answers["n1"] < 60 || r.Answers["n2"] < 60 || r.Answers["n3"] != 0 {
+	split := r.Blind > 0 && len(r.Runs) > 21 // a prober that had to wait for the processor splits runs
+	if r.Double != 0 || len(r.Runs) != 21 && !split || r.Answers["n1"] < 60 || r.Answers["n2"] < 60 || r.Answers["n3"] != 0 {
 		t.Errorf("handovers: double %s, %d runs, want 0 and 21; %v: %+v", r.Double, len(r.Runs), r.Answers, r.Overlaps)
 	}
 	run := r.Runs[0]
@@ -134,6 +135,9 @@ func probeWorld(t *testing.T, l *Lab, vip netip.Prefix) {
 		after := time.Now()
 		r := report(since)
 		low, high := ends.Sub(both)-4*time.Millisecond-r.Blind, after.Sub(since)
+		if vip.Addr().Is6() {
+			low -= 15 * time.Millisecond // the kernel makes a new IPv6 address usable when its worker gets the processor
+		}
 		t.Logf("double answers for %s to %s: reported as %s (blind %s)", ends.Sub(both), high, r.Double, r.Blind)
 		if r.Double > high || r.Double < low-4*time.Millisecond { // a period at each end
 			t.Errorf("double answers for %s to %s: reported as %s", ends.Sub(both), high, r.Double)

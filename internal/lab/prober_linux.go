@@ -58,7 +58,7 @@ type Prober struct {
 	sent    [probeSlots]time.Duration // by sequence number
 	asked   [probeSlots]bool          // the broadcast question was sent too
 	answers answers
-	gaps    []look // of at least two periods between two probes
+	gaps    []look // between two probes, clearly longer than the period
 	strange map[string][]string
 	err     error
 }
@@ -177,7 +177,7 @@ func (p *Prober) probe() {
 	p.mu.Lock()
 	now := time.Since(p.base)
 	last := p.sent[p.seq%probeSlots]
-	if gap := now - last; p.seq > 0 && gap >= 2*p.o.Every && len(p.gaps) < gapsMax {
+	if gap := now - last; p.seq > 0 && gap > p.o.Every*3/2 && len(p.gaps) < gapsMax {
 		p.gaps = append(p.gaps, look{p.base.Add(now), gap})
 	}
 	p.seq++
@@ -288,7 +288,7 @@ func (p *Prober) Report(since time.Time) (AnswerReport, error) {
 	select {
 	case <-p.done:
 	default:
-		if gap := now - p.sent[p.seq%probeSlots]; gap >= 2*p.o.Every {
+		if gap := now - p.sent[p.seq%probeSlots]; gap > p.o.Every*3/2 {
 			r.Blind = max(r.Blind, gap)
 		}
 	}
