@@ -58,8 +58,8 @@ func TestNothingIsGrantedWhileTheFateOfAProposalIsUnknown(t *testing.T) {
 	if _, err := d.leader.propose(t.Context(), placement.Command{Kind: placement.CmdNote, At: never}); err == nil {
 		t.Fatal("the proposal was to fail")
 	}
-	if _, err := d.leader.renew(t.Context(), "b", d.renewal()); !errors.Is(err, errNotLeader) {
-		t.Errorf("renewed: %v, want %v", err, errNotLeader)
+	if err := d.leader.take("b", d.renewal()); !errors.Is(err, errNotLeader) {
+		t.Fatalf("a renewal is taken: %v, want %v", err, errNotLeader)
 	}
 	d.pass(time.Second)
 	if !d.leader.leading(t.Context()) {
@@ -226,4 +226,38 @@ func TestNothingIsPromisedWhileAFormerConfigurationRuns(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A machine that lost its disk comes back under a new identity. Until its former self is proven gone there would be two of
+// them, with one name (S1, S4).
+func TestANodeComesBackOnlyWhenItsFormerSelfIsGone(t *testing.T) {
+	d := newDesk(t)
+	d.owned()
+	limit := 2 * d.timing().Suspect
+	refused := func(when, node, want string) {
+		t.Helper()
+		got := ""
+		if e := (backend{d.Node}).checkGone(d.raft.State(), node); e != nil {
+			got = e.Message
+		}
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s, %s: %q, want %q", when, node, got, want)
+		}
+	}
+	d.pass(time.Second)
+	d.renew("c")
+	refused("while it speaks", "c", "may be up under its former identity")
+	d.pass(limit - 1)
+	refused("a moment too early", "c", "may be up under its former identity")
+	d.pass(1)
+	refused("when it has been silent", "c", "")
+	refused("while it owns something", "b", "still owns group web")
+	d.leader.ledger = nil
+	refused("without a leader", "c", "has just been elected")
+	if !d.leader.leading(t.Context()) {
+		t.Fatal("it does not lead again")
+	}
+	refused("by a leader that has not heard of it", "c", "cannot know before")
+	d.pass(limit)
+	refused("by a leader that has waited for it", "c", "")
 }
