@@ -25,6 +25,7 @@ const (
 	defaultRestartPeriod    = 15 * time.Minute
 	defaultRestartDelay     = 500 * time.Millisecond
 	defaultPendingTimeout   = 3 * time.Minute
+	defaultDeadlockTimeout  = 30 * time.Second
 	defaultStopBudget       = time.Second
 	defaultLooksAlive       = time.Second
 	defaultIsAlive          = 5 * time.Second

@@ -70,12 +70,12 @@ address = "10.0.0.5/24"`)
 		GroupPolicy: placement.GroupPolicy{Name: "idm", FailoverThreshold: -1, FailoverPeriod: 6 * time.Hour, FailbackFrom: -1, FailbackTo: -1,
 			RetryPeriod: time.Hour, Priority: 2000, Standby: placement.StandbyCold},
 		Resources: []Resource{
-			{ResourcePolicy: tomcat, Spec: spec, Persist: true, Probes: []health.Spec{
+			{ResourcePolicy: tomcat, Spec: spec, Deadlock: 30 * time.Second, Probes: []health.Spec{
 				{Name: "systemd", Kind: health.KindSystemd, Level: health.LooksAlive, Interval: time.Second, Timeout: time.Second, Fall: 1, Rise: 1, Unit: "tomcat10.service"},
 				{Name: "ajp", Kind: health.KindAJP, Level: health.IsAlive, Interval: 5 * time.Second, Timeout: time.Second, Fall: 3, Rise: 2, Host: "127.0.0.1", Port: 8009},
 				{Name: "tcp", Kind: health.KindTCP, Level: health.LooksAlive, Interval: 300 * time.Millisecond, Timeout: 300 * time.Millisecond, Fall: 3, Rise: 2, Host: "127.0.0.1", Port: 8080},
 			}},
-			{ResourcePolicy: vip, Spec: address, Persist: true, Address: netip.MustParsePrefix("10.0.0.5/24")},
+			{ResourcePolicy: vip, Spec: address, Deadlock: 30 * time.Second, Address: netip.MustParsePrefix("10.0.0.5/24")},
 		},
 	}}}
 	if d := cmp.Diff(want, c, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {

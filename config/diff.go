@@ -192,7 +192,7 @@ func resourceFact(r Resource) fact {
 		{"restart_delay", human(r.RestartDelay)},
 		{"pending_timeout", human(r.PendingTimeout)},
 		{"stop_budget", human(r.StopBudget)},
-		{"persistent_state", strconv.FormatBool(r.Persist)},
+		{"deadlock_timeout", human(r.Deadlock)},
 	}}
 }
 

@@ -26,7 +26,7 @@ var clusterKeys = map[string][]string{
 	"group": {"name", "preferred_owners", "failover_threshold", "failover_period", "auto_failback", "failback_window",
 		"retry_period_on_failure", "priority", "anti_affinity", "enforce_anti_affinity", "standby", "resource"},
 	"group.resource": {"name", "type", "depends_on", "run_on", "exclusive", "possible_owners", "restart_action", "restart_threshold",
-		"restart_period", "restart_delay", "pending_timeout", "stop_budget", "persistent_state", "looks_alive_interval", "is_alive_interval",
+		"restart_period", "restart_delay", "pending_timeout", "deadlock_timeout", "stop_budget", "persistent_state", "looks_alive_interval", "is_alive_interval",
 		"address", "interface", "unit", "command", "dir", "env", "user", "stop_signal", "start", "stop", "status", "probe"},
 	"group.resource.probe": {"name", "type", "level", "interval", "timeout", "fall", "rise", "host", "port", "url", "status", "body",
 		"header", "want_header", "max_latency", "ca_file", "server_name", "command", "unit", "pid_file", "process"},

@@ -35,7 +35,10 @@ func parseResource(t *table, g placement.GroupPolicy) *parsedResource {
 		t.fault("possible_owners", "remove the key to allow every member", "the array is empty")
 	}
 	parseRestart(t, policy, g.Standby)
-	r.Persist = t.boolean("persistent_state", true)
+	if !t.boolean("persistent_state", true) {
+		t.fault("persistent_state", "remove the key", "what an administrator took offline always stays so until hactl brings it online: false is not supported")
+	}
+	r.Deadlock = t.duration("deadlock_timeout", defaultDeadlockTimeout, positive)
 	intervals := probeIntervals{
 		looksAlive: t.duration("looks_alive_interval", defaultLooksAlive, minInterval),
 		isAlive:    t.duration("is_alive_interval", defaultIsAlive, minInterval),

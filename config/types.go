@@ -60,10 +60,10 @@ type Group struct {
 type Resource struct {
 	placement.ResourcePolicy
 	Spec      resources.Spec
-	Address   netip.Prefix // type = "address"
-	Interface string       // type = "address": empty: by subnet
-	Owners    []string     // possible_owners of this resource; empty: all
-	Persist   bool         // persistent_state
+	Address   netip.Prefix  // type = "address"
+	Interface string        // type = "address": empty: by subnet
+	Owners    []string      // possible_owners of this resource; empty: all
+	Deadlock  time.Duration // deadlock_timeout: a driver call that ignores its bound is abandoned this long after it
 	Probes    []health.Spec
 }
 
