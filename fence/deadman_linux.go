@@ -55,7 +55,9 @@ type DeadMan struct {
 	kill   []resources.Spec
 	child  *os.Process
 	ending bool
-	timer  int // timerfd on CLOCK_BOOTTIME
+	ready  bool      // the agent that runs serves
+	asked  os.Signal // came before that: an agent that has just begun may not hear it, and is told again
+	timer  int       // timerfd on CLOCK_BOOTTIME
 	pulse  Pulse
 	told   []Told // for the agent, when it speaks
 }
@@ -151,6 +153,7 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	now := boottime.Now()
 	d.mu.Lock()
 	d.clock.started(now)
+	d.ready = false
 	d.mu.Unlock()
 	if err := cmd.Start(); err != nil {
 		far.Close()
@@ -171,7 +174,10 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 		select {
 		case sig := <-d.Signals:
 			d.mu.Lock()
-			d.ending = true // whatever it ends by now: one that has just begun does not hear the signal, it dies of it
+			d.ending = true // whatever it ends by now
+			if !d.ready {
+				d.asked = sig
+			}
 			d.mu.Unlock()
 			_ = cmd.Process.Signal(sig)
 			continue
@@ -246,6 +252,12 @@ func (d *DeadMan) hear(w word) {
 		d.kill = *w.Kill
 	}
 	d.ending = d.ending || w.Ending
+	if w.Ready {
+		if d.asked != nil {
+			_ = d.child.Signal(d.asked)
+		}
+		d.ready, d.asked = true, nil
+	}
 	d.mu.Unlock()
 	if w.Until != nil {
 		d.arm()

@@ -19,7 +19,7 @@ const (
 	statusEvery     = 5 * time.Second // safety net under the events of the operating system
 	startingEvery   = 250 * time.Millisecond
 	statusTimeout   = 10 * time.Second // one question to the OS
-	deadlockTimeout = 30 * time.Second // WSFC DeadlockTimeout: a driver call that ignores its bound is abandoned
+	deadlockTimeout = 30 * time.Second // WSFC DeadlockTimeout, where the resource has none of its own: see deadlock
 	killRetry       = time.Second      // between two attempts at a kill that could not be proven
 )
 
@@ -360,14 +360,14 @@ func (s *slot) perform(a placement.Action) {
 func (s *slot) work(ctx context.Context, a placement.Action, before chan struct{}) error {
 	switch a.Kind {
 	case placement.ActStart:
-		await(ctx, before)
+		s.await(ctx, before)
 		if s.leased != nil && !s.leased() { // this process may have stood still since the decision
 			return errNoLease
 		}
-		return bounded(ctx, s.res.PendingTimeout, func(ctx context.Context) error { return s.drv.Start(ctx, a.Epoch) })
+		return s.bounded(ctx, s.startLimit(), func(ctx context.Context) error { return s.drv.Start(ctx, a.Epoch) })
 	case placement.ActStop:
-		await(ctx, before)
-		err := bounded(ctx, s.res.PendingTimeout, func(ctx context.Context) error { return s.drv.Stop(ctx, a.Epoch) })
+		s.await(ctx, before)
+		err := s.bounded(ctx, s.res.PendingTimeout, func(ctx context.Context) error { return s.drv.Stop(ctx, a.Epoch) })
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -377,7 +377,7 @@ func (s *slot) work(ctx context.Context, a placement.Action, before chan struct{
 	// At once, and once more when the action it ended is gone: a start under way might have finished in between.
 	err := s.kill(ctx)
 	if before != nil {
-		await(ctx, before)
+		s.await(ctx, before)
 		err = s.kill(ctx)
 	}
 	return err
@@ -385,7 +385,7 @@ func (s *slot) work(ctx context.Context, a placement.Action, before chan struct{
 
 func (s *slot) kill(ctx context.Context) error {
 	budget := max(s.res.StopBudget, time.Second)
-	err := bounded(ctx, budget, s.drv.Kill)
+	err := s.bounded(ctx, budget, s.drv.Kill)
 	if err != nil && ctx.Err() == nil {
 		s.mu.Lock()
 		first := s.blocked == ""
@@ -448,20 +448,46 @@ func (s *slot) finish(a placement.Action, err error, done chan struct{}) {
 	s.wake()
 }
 
+// startLimit bounds a start. A script may say that it makes progress, by its output; its driver ends one that says nothing for
+// pending_timeout.
+func (s *slot) startLimit() time.Duration {
+	if s.res.Spec.Kind == resources.KindScript {
+		return s.res.PendingTimeout * resources.ProgressFactor
+	}
+	return s.res.PendingTimeout
+}
+
+// deadlock is how long after its bound a driver call is abandoned.
+func (s *slot) deadlock() time.Duration {
+	if s.res.Deadlock > 0 {
+		return s.res.Deadlock
+	}
+	return deadlockTimeout
+}
+
 // await waits for a replaced action, at most as long as a driver call may be stuck.
-func await(ctx context.Context, done chan struct{}) {
+func (s *slot) await(ctx context.Context, done chan struct{}) {
 	if done == nil {
 		return
 	}
 	select {
 	case <-done:
 	case <-ctx.Done():
-	case <-time.After(deadlockTimeout):
+	case <-time.After(s.deadlock()):
 	}
+}
+
+// bounded runs a call of the driver.
+func (s *slot) bounded(ctx context.Context, limit time.Duration, fn func(context.Context) error) error {
+	return abandoned(ctx, limit, s.deadlock(), fn)
 }
 
 // bounded runs fn with a time limit and returns even if fn does not, deadlockTimeout after its context has ended.
 func bounded(ctx context.Context, limit time.Duration, fn func(context.Context) error) error {
+	return abandoned(ctx, limit, deadlockTimeout, fn)
+}
+
+func abandoned(ctx context.Context, limit, deadlock time.Duration, fn func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	result := make(chan error, 1)
@@ -474,7 +500,7 @@ func bounded(ctx context.Context, limit time.Duration, fn func(context.Context) 
 	select {
 	case err := <-result:
 		return err
-	case <-time.After(deadlockTimeout):
-		return fmt.Errorf("%w after %s", errStuck, limit+deadlockTimeout)
+	case <-time.After(deadlock):
+		return fmt.Errorf("%w after %s", errStuck, limit+deadlock)
 	}
 }

@@ -479,3 +479,17 @@ func recorded(node string, step placement.Step) (placement.State, error) {
 	st, _ = st.Apply(d.Commands[0])
 	return st, nil
 }
+
+func TestTheDeadlockTimeoutIsTheResources(t *testing.T) {
+	res := service()
+	res.Deadlock = 5 * time.Second
+	inSlot(t, res, nil, func(t *testing.T, m *machine, s *slot) {
+		m.start = hang(3*time.Minute, errors.New("at last"))
+		do(s, placement.ActStart)
+		settle(time.Minute + 5*time.Second)
+		if lr := wantState(t, s, placement.StateFailed); lr.Failure != "start: the call does not return; abandoned after 1m5s" {
+			t.Errorf("failure %q", lr.Failure)
+		}
+		settle(3 * time.Minute)
+	})
+}

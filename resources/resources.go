@@ -27,6 +27,9 @@ const (
 	statusBound           = 10 * time.Second // one call of a status command
 )
 
+// ProgressFactor bounds a start that keeps reporting progress, in pending_timeouts: progress without end is none.
+const ProgressFactor = 10
+
 // New gives the driver for s. It asks the operating system nothing: a driver for a unit that does not exist is fine, its
 // Start says so. The error names what is missing in s, or wraps errors.ErrUnsupported where this platform has no such
 // driver.

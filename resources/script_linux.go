@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,11 +31,26 @@ const (
 	pipeDelay = 100 * time.Millisecond
 )
 
-// Start runs the start command, then asks status until it confirms.
+// Start runs the start command, then asks status until it confirms. pending_timeout begins anew with each line that the command
+// prints, for ProgressFactor times as long at most.
 func (d *script) Start(ctx context.Context, epoch uint64) error {
-	ctx, cancel := bound(ctx, d.spec.PendingTimeout, defaultPending)
+	limit := d.spec.PendingTimeout
+	if limit <= 0 {
+		limit = defaultPending
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit*ProgressFactor)
 	defer cancel()
-	if err := d.run(ctx, d.spec.Start, epoch); err != nil {
+	ctx, silent := context.WithCancelCause(ctx)
+	defer silent(nil)
+	watch := time.AfterFunc(limit, func() {
+		silent(fmt.Errorf("%w: no line of output for %s", context.DeadlineExceeded, limit))
+	})
+	defer watch.Stop()
+	err := d.runTold(ctx, d.spec.Start, epoch, func() { watch.Reset(limit) })
+	if why := context.Cause(ctx); err != nil && why != nil && !errors.Is(err, why) {
+		err = fmt.Errorf("%w (%w)", err, why)
+	}
+	if err != nil {
 		return fmt.Errorf("running start: %w", err)
 	}
 	return d.confirm(ctx, epoch, "start", true)
@@ -167,11 +183,16 @@ func (e *exitError) Error() string { return e.text }
 
 // run executes one command in its own session until it ends or ctx does; then its whole process group is killed.
 func (d *script) run(ctx context.Context, argv []string, epoch uint64) error {
+	return d.runTold(ctx, argv, epoch, nil)
+}
+
+// runTold is run that calls line, if there is one, at each line of output.
+func (d *script) runTold(ctx context.Context, argv []string, epoch uint64, line func()) error {
 	path, err := lookPath(argv[0])
 	if err != nil {
 		return err
 	}
-	out := &tail{max: outputMax}
+	out := &tail{max: outputMax, line: line}
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
 	cmd.Args[0] = argv[0]
 	cmd.Dir, cmd.Env = d.spec.Dir, environment(d.spec, epoch, []string{"HOME=" + homeOr("/")})
@@ -209,9 +230,14 @@ type tail struct {
 	max int
 	cut bool
 	b   []byte
+
+	line func() // optional: called when a line has ended
 }
 
 func (t *tail) Write(p []byte) (int, error) {
+	if t.line != nil && bytes.IndexByte(p, '\n') >= 0 {
+		t.line()
+	}
 	t.b = append(t.b, p...)
 	if n := len(t.b) - t.max; n > 0 {
 		t.b, t.cut = append(t.b[:0], t.b[n:]...), true

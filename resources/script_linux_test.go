@@ -2,6 +2,7 @@ package resources
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -162,5 +163,34 @@ func TestScriptWatchWakesOnlyAtChanges(t *testing.T) {
 	case <-wakes:
 	case <-time.After(10 * time.Second):
 		t.Fatal("no wake")
+	}
+}
+
+// pending_timeout begins anew with each line that a start command prints, and not for ever.
+func TestAScriptThatPrintsProgressMayTakeLonger(t *testing.T) {
+	for name, c := range map[string]struct {
+		start string
+		ok    bool
+		least time.Duration
+	}{
+		"silent":            {"sleep 30", false, 0},
+		"with progress":     {"for i in 1 2 3 4 5 6; do echo deploying $i; sleep 0.2; done", true, 1200 * time.Millisecond},
+		"without a newline": {"for i in 1 2 3 4 5 6; do printf .; sleep 0.2; done", false, 0},
+		"progress no end":   {"while :; do echo more; sleep 0.1; done", false, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newScript(Spec{Name: "s", Start: []string{"sh", "-c", c.start}, Stop: []string{"true"}, Status: []string{"true"},
+				PendingTimeout: 600 * time.Millisecond}, logTo(t))
+			begun := time.Now()
+			err := d.Start(t.Context(), 1)
+			took := time.Since(begun)
+			if (err == nil) != c.ok || took < c.least || took > 10*time.Second {
+				t.Errorf("took %v, ended with %v", took, err)
+			}
+			if !c.ok && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("ended with %v", err)
+			}
+		})
 	}
 }
