@@ -48,7 +48,7 @@ var allowedInTests = map[string][]string{
 	"config":    {},
 	"raft":      {"internal/pki"},
 
-	"internal/drill": {"placement"},
+	"internal/drill": {"lease", "placement"},
 }
 
 // rank orders the packages of the product from the core upward. What is not listed (internal/..., tools) is judged by
