@@ -39,8 +39,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// service does not end when it is asked to: a polite stop would take its PendingTimeout.
 func service(dir string) resources.Spec {
-	return resources.Spec{Group: "g", Name: "svc", Kind: resources.KindProcess, Command: []string{"/bin/sleep", "300"}, StateDir: dir,
+	return resources.Spec{Group: "g", Name: "svc", Kind: resources.KindProcess, Command: []string{"/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"}, StateDir: dir,
 		PendingTimeout: 5 * time.Second, StopBudget: time.Second}
 }
 
