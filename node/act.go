@@ -84,6 +84,9 @@ func (n *Node) act(ctx context.Context) time.Time {
 	n.putBack(st, local)
 	wake = earliest(wake, n.arm(st, local))
 	plan.Report.Version, plan.Report.Warnings = n.version, append(n.slots.warnings(), n.fences.warnings()...)
+	if plan.Report.Unsure = n.unsure(); plan.Report.Unsure != "" {
+		plan.Report.Warnings = append(plan.Report.Warnings, plan.Report.Unsure+": an exclusive service may outlive its lease here")
+	}
 	plan.Report.Gate, plan.Report.NoGate = n.gate.carries()
 	plan.Report.Config, plan.Report.Retime = n.slots.following(), n.awaitsStart()
 	plan.Report.Layers, plan.Report.Reset = n.layers, n.resetWithin()

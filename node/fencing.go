@@ -125,6 +125,15 @@ func (d *devices) warnings() []string {
 	return all
 }
 
+// unsure says why the end of this node's lease may not end what is exclusive here; empty: it does.
+func (n *Node) unsure() string {
+	specs := n.exclusive.Load()
+	if _, none := n.deadMan.(noDeadMan); none && specs != nil && len(*specs) > 0 {
+		return "no dead man stands behind its agent (had run --alone)"
+	}
+	return ""
+}
+
 // fencing is what one leader has done to nodes. It is made with the ledger and thrown away with it: a proof counts only
 // beside the confirmations that this very ledger noted since.
 type fencing struct {
