@@ -164,6 +164,9 @@ func (c *campaign) run(ctx context.Context) (code int, err error) {
 			return 1, err
 		}
 	}
+	if c.bin, err = filepath.Abs(c.bin); err != nil { // the nodes have other working directories
+		return 1, err
+	}
 	numbers := c.numbers()
 	fmt.Fprintf(c.progress, "seed %d, %d round(s), %d cluster(s); one of them again: scripts/nemesis -seed %d -round N%s\n", c.seed, len(numbers), c.parallel, c.seed, c.restrictions())
 	begun := time.Now()
