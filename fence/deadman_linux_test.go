@@ -39,10 +39,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// service does not end when it is asked to: a polite stop would take its PendingTimeout.
+// service does not end when it is asked to: a polite stop would take all of its budget.
 func service(dir string) resources.Spec {
 	return resources.Spec{Group: "g", Name: "svc", Kind: resources.KindProcess, Command: []string{"/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"}, StateDir: dir,
-		PendingTimeout: 5 * time.Second, StopBudget: time.Second}
+		PendingTimeout: time.Minute, StopBudget: 5 * time.Second}
 }
 
 // playAgent starts an exclusive service under a lease of 700 ms and then does what it is told.
