@@ -168,9 +168,10 @@ func (c *campaign) run(ctx context.Context) (code int, err error) {
 		return 1, err
 	}
 	numbers := c.numbers()
+	c.parallel = min(c.parallel, len(numbers))
 	fmt.Fprintf(c.progress, "seed %d, %d round(s), %d cluster(s); one of them again: scripts/nemesis -seed %d -round N%s\n", c.seed, len(numbers), c.parallel, c.seed, c.restrictions())
 	begun := time.Now()
-	n := drill.Nemesis{Seed: c.seed, Rounds: numbers, Timing: c.timing, Layer: c.layer, Only: c.names(), Parallel: min(c.parallel, len(numbers)), Bound: c.bound, Bin: c.bin, Keep: c.keep,
+	n := drill.Nemesis{Seed: c.seed, Rounds: numbers, Timing: c.timing, Layer: c.layer, Only: c.names(), Parallel: c.parallel, Bound: c.bound, Bin: c.bin, Keep: c.keep,
 		Done: func(o drill.Round) { fmt.Fprintln(c.progress, o) }, Say: func(s string) { fmt.Fprintln(c.progress, s) }}
 	tally, err := n.Run(ctx)
 	if err != nil {
@@ -218,20 +219,36 @@ func (c *campaign) document(t drill.Tally) error {
 	if err != nil {
 		return err
 	}
+	out, err := drill.Between(text, "nemesis", c.section(t))
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.doc, err)
+	}
+	return os.WriteFile(c.doc, out, 0o644)
+}
+
+// section is what the manual says of a campaign.
+func (c *campaign) section(t drill.Tally) []byte {
 	var b bytes.Buffer
+	b.WriteString(`A round draws from the seed a fault (one round of three: a second one that overlaps it), whom it hits by role, when and for how long; profile
+(fast, lan) and kernel lease (gate, address) are drawn for blocks of rounds. The clusters are kept from round to round: three agents in
+namespaces of their own, a hot group with an address and a service that a client asks every 5 ms, and a cold group with an address and an
+exclusive service that writes down when it runs. Then everything is healed at once, and the cluster must converge: every agent speaks and knows
+the leader, both groups are online with a ready standby, the exclusive service runs once, the client is answered.
+
+"elsewhere" are rounds that hit another node than the one that clients were asking. *double* is the time in which two nodes answered for one
+address (S1; where the lifetime of the address is the kernel lease, also the time in which two had it), *twice* the time in which the exclusive service ran
+twice (S2), with an x the part of it in rounds where design.md says that it may: agent and dead man both gone, or all of user space frozen.
+
+`)
 	numbers := c.numbers()
 	fmt.Fprintf(&b, "`scripts/nemesis -rounds %d -first %d -seed %d -parallel %d%s`, on Linux %s with %d processors:\n\n```\n", len(numbers), numbers[0], c.seed, c.parallel,
 		c.restrictions(), release(), runtime.NumCPU())
 	t.Print(&b)
 	b.WriteString("```\n")
 	sum := t.Totals()
-	fmt.Fprintf(&b, "\n%d rounds: two nodes answered for one address for %d ms, an exclusive service ran twice for %d ms where that must not be and for %d ms where it\n"+
-		"is documented, %d rounds did not converge within %s.\n", sum.Rounds, sum.Double.Milliseconds(), sum.Twice.Milliseconds(), sum.Excused.Milliseconds(), sum.Stuck, c.bound)
-	out, err := drill.Between(text, "nemesis", b.Bytes())
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.doc, err)
-	}
-	return os.WriteFile(c.doc, out, 0o644)
+	fmt.Fprintf(&b, "\n%d rounds: two nodes answered for one address for %d ms; an exclusive service ran twice for %d ms where it must not, and for %d ms where\n"+
+		"that is documented; %d rounds did not converge within %s.\n", sum.Rounds, sum.Double.Milliseconds(), sum.Twice.Milliseconds(), sum.Excused.Milliseconds(), sum.Stuck, c.bound)
+	return b.Bytes()
 }
 
 // release is the kernel's.
