@@ -227,3 +227,41 @@ func TestKeepFeedsOnlyWhileTheLoopMakesProgress(t *testing.T) {
 		<-done
 	})
 }
+
+func TestWatchdogModes(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode    WatchdogMode
+		set     func(f *fakeWatchdog)
+		open    bool
+		why     string // in the reason or the error
+		refused bool
+	}{
+		"off asks nothing":                      {WatchdogOff, func(f *fakeWatchdog) { f.fail[0] = unix.EIO }, false, "", false},
+		"auto uses what is there":               {WatchdogAuto, func(*fakeWatchdog) {}, true, "", false},
+		"auto goes on without":                  {WatchdogAuto, func(f *fakeWatchdog) { f.fail[0] = unix.ENOENT }, false, "no such file", false},
+		"required does not":                     {WatchdogRequired, func(f *fakeWatchdog) { f.fail[0] = unix.ENOENT }, false, "no such file", true},
+		"required takes one that stays armed":   {WatchdogRequired, func(*fakeWatchdog) {}, true, "", false},
+		"required refuses one that does not":    {WatchdogRequired, func(f *fakeWatchdog) { f.options = wdiofSetTimeout }, false, "no magic close", true},
+		"auto uses it all the same":             {WatchdogAuto, func(f *fakeWatchdog) { f.options = wdiofSetTimeout }, true, "", false},
+		"nowayout stays armed, whatever it can": {WatchdogRequired, func(f *fakeWatchdog) { f.options, f.noWayOut = wdiofSetTimeout, true }, true, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeWatchdog(t)
+			c.set(f)
+			old := kernel
+			kernel = f.system()
+			defer func() { kernel = old }()
+			w, why, err := OpenWatchdogFor(c.mode, "/dev/wd", 10*time.Second)
+			text := why
+			if err != nil {
+				text = err.Error()
+			}
+			if (w != nil) != c.open || (err != nil) != c.refused || !strings.Contains(text, c.why) {
+				t.Errorf("opened %v, %q, %v", w != nil, why, err)
+			}
+			if c.refused && len(f.calls) > 1 && f.calls[len(f.calls)-2] != `write 77 "V"` {
+				t.Errorf("refused, and left armed: %q", f.calls)
+			}
+		})
+	}
+}
