@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hacluster/internal/urgency"
 )
 
 // metadataTimeout bounds the actions that only make the agent describe or check itself.
@@ -256,7 +258,7 @@ func execute(ctx context.Context, path, stdin string, env []string) *output {
 	cmd.WaitDelay = waitDelay
 	group := newGroup(cmd, env)
 	defer group.close()
-	if err := cmd.Start(); err != nil {
+	if err := urgency.Ordinary(cmd.Start); err != nil {
 		out.err = fmt.Errorf("starting the agent: %w", err)
 		return out
 	}

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+
+	"hacluster/internal/urgency"
 )
 
 // maxOutput is how much a script's output counts, in bytes; the rest is read and dropped, so that a chatty script is not
@@ -33,7 +35,7 @@ func runScript(ctx context.Context, command []string) answer {
 	cmd.WaitDelay = waitDelay
 	group := newGroup(cmd)
 	defer group.close()
-	if err := cmd.Start(); err != nil {
+	if err := urgency.Ordinary(cmd.Start); err != nil {
 		return say(Skip, "starting the script: %v", err)
 	}
 	group.started()

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"hacluster/internal/urgency"
 )
 
 // instanceVar marks all that a start brings up, however it forks.
@@ -99,7 +101,7 @@ func removeFile(name string) error {
 // process is started without one and dir is emptied, so that nothing is later looked for in the wrong place.
 func startIn(cmd *exec.Cmd, dir *string) error {
 	if *dir == "" {
-		return cmd.Start()
+		return urgency.Ordinary(cmd.Start)
 	}
 	fd, err := unix.Open(*dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -107,7 +109,7 @@ func startIn(cmd *exec.Cmd, dir *string) error {
 	}
 	defer unix.Close(fd)
 	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, fd
-	err = cmd.Start()
+	err = urgency.Ordinary(cmd.Start)
 	refused := slices.ContainsFunc([]error{unix.ENOSYS, unix.EINVAL, unix.EPERM, unix.EOPNOTSUPP, unix.EBUSY},
 		func(e error) bool { return errors.Is(err, e) })
 	if !refused {
@@ -120,7 +122,7 @@ func startIn(cmd *exec.Cmd, dir *string) error {
 	attr := *cmd.SysProcAttr
 	attr.UseCgroupFD = false
 	again.SysProcAttr = &attr
-	if e := again.Start(); e != nil {
+	if e := urgency.Ordinary(again.Start); e != nil {
 		return e
 	}
 	*cmd = *again

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hacluster/internal/urgency"
 )
 
 // script runs a resource by three commands. What is running is what the status command says, with the exit codes of LSB
@@ -203,7 +205,9 @@ func (d *script) runTold(ctx context.Context, argv []string, epoch uint64, line 
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = pipeDelay
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	err = cmd.Run()
+	if err = urgency.Ordinary(cmd.Start); err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):

@@ -16,6 +16,7 @@ import (
 	"hacluster/config"
 	"hacluster/fence"
 	"hacluster/internal/identity"
+	"hacluster/internal/urgency"
 	"hacluster/node"
 	"hacluster/raft"
 )
@@ -46,6 +47,9 @@ func (v *runVerb) run(ctx context.Context, logTo io.Writer) error {
 		return configError{err}
 	}
 	log := logger(cfg.Log, logTo)
+	if err := urgency.Raise(); err != nil {
+		log.Info("had runs with ordinary priority; on a busy machine it may lose its lease", "err", err)
+	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, stopSignals...)
 	defer signal.Stop(signals)
