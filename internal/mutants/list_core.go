@@ -113,7 +113,7 @@ var placementMutants = []mutant{
 		append(tests("placement", "TestReconcile$"), command{pkg: "internal/sim", run: "TestSeeds", args: "-sim.n=300"})},
 	{"gentle-without-lease", "what is exclusive is stopped in order, not killed, when the lease has ended", "placement/reconcile.go",
 		"r.severed && (res.Address || res.Exclusive):", "r.severed && res.Address:",
-		append(tests("placement", "TestReconcile$"), command{pkg: "node", run: "TestAnOwnerWithoutLeaseKillsBeforeAnotherStarts"})},
+		tests("placement", "TestReconcile$")},
 	{"inherited-ignored", "a restarted agent stops what its predecessor's lease covers before it has a lease itself", "placement/reconcile.go",
 		"case res.RunOn == RunOnOwner && r.inherited:", "case false:",
 		tests("placement", "TestReconcile$")},
