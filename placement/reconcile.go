@@ -249,7 +249,7 @@ func (r *reconciler) tell() {
 				ready++
 			}
 		}
-		if lr.Blocked != "" {
+		if lr.Blocked != "" && lr.Running { // what ended after all, or was ended by a human, blocks nothing any more
 			out.Blocked = res.Name + ": " + lr.Blocked
 		}
 		if r.mine && lr.State == StateFailed && r.wanted(res) {

@@ -302,6 +302,10 @@ func TestTheNodeReports(t *testing.T) {
 		"what is blocked": {func(b *bench) {
 			b.set("disk", LocalResource{State: StateFailed, Running: true, Blocked: "cannot unmount"})
 		}, func(r GroupReport) bool { return r.Blocked == "disk: cannot unmount" && r.Holding }},
+		"what was blocked and has ended blocks nothing any more": {func(b *bench) {
+			b.elsewhere()
+			b.set("disk", LocalResource{State: StateOffline, Blocked: "cannot unmount"})
+		}, func(r GroupReport) bool { return r.Blocked == "" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
