@@ -10,37 +10,79 @@ import (
 
 // proc is one run of the agent on a machine.
 type proc struct {
-	w    *World
-	m    *machine
-	boot int
-	dead bool
+	actor
+	w      *World
+	boot   int
+	parent *deadman
 
 	raft  raftState
 	state *placement.State
 	lead  *leader
 
 	holder    lease.Holder
+	timing    lease.Timing
 	config    uint64
-	report    placement.Report
+	report    *placement.Report
+	rev       int // of the report: raised when something changed that a decision could depend on
 	released  map[string]uint64
 	rounds    map[string]uint64
-	slots     map[key]*slot
-	inherited time.Time
-	armed     time.Time
+	slots     []slot
+	inherited time.Time // end of the lease of the process before, until this one may act
+	hint      *machine  // who granted that; asked until Raft knows a leader
+	armed     time.Time // end of the lifetime of the addresses, as armed last
+	deadline  time.Time // as told to the dead man
 	leaving   bool
 
-	acting   bool // a round of the act loop is due
-	actGen   int
+	acting bool // a round of the act loop is due
+	timerN int
+	set    time.Duration // when the timer of the loop rings; 0: not set
+	wake   time.Time     // when the loop has something to do by time alone
+	seen   *placement.State
+	dirty  bool   // something changed since the last round
+	mask   uint64 // groups under a lease in the last round
+	holds  uint64 // groups of which something is or may be here
+	told   bool   // the dead man has been told something by this process
+
 	renewing bool
+	knew     bool
+	failing  bool // its disk took no write: it is about to end
 }
 
-func (p *proc) slot(k key) *slot {
-	s := p.slots[k]
-	if s == nil {
-		s = &slot{}
-		p.slots[k] = s
+// startAgent begins a process of the agent. It adopts what it finds.
+func (m *machine) startAgent() {
+	w := m.w
+	p := &proc{actor: actor{m: m}, w: w, parent: m.parent, state: &w.truth[m.disk.snapshot].state, slots: make([]slot, len(w.keys)),
+		released: map[string]uint64{}, rounds: map[string]uint64{}, report: &placement.Report{}}
+	m.boots++
+	p.boot = m.boots
+	p.timing = w.timings[m.kept]
+	p.holder.Duration = p.timing.Duration
+	p.lead = &leader{p: p}
+	if now := m.clock(); m.will.After(now) && m.will.Sub(now) <= p.timing.Duration {
+		p.inherited = m.will
+		if m.granter != m {
+			p.hint = m.granter
+		}
 	}
-	return s
+	p.raft = newRaftState(len(w.nodes))
+	p.raft.contact = w.now
+	p.raft.applied, p.raft.commit = m.disk.snapshot, m.disk.snapshot
+	if m.gate {
+		m.setGate() // where somebody took it away it is made anew, closed
+	}
+	m.proc = p
+	w.log("%s starts its agent", m.name)
+	p.watchLeader(p.timing.Heartbeat + w.upTo(p.timing.Heartbeat))
+	p.renewLoop()
+	p.kickAct()
+}
+
+// stopAgent freezes the agent alone for a while.
+func (p *proc) freeze(d time.Duration) {
+	m, w := p.m, p.w
+	p.frozen = max(p.frozen, w.now+d)
+	m.guard()
+	w.after(d, nil, m.guard)
 }
 
 // applied is called when the state has changed.
@@ -48,18 +90,25 @@ func (p *proc) applied() {
 	p.kickAct()
 	p.lead.kick()
 	p.lead.applied()
+	if !p.knew && p.knows() {
+		p.knew = true
+		p.m.guard()
+	}
 }
+
+// knows says that the agent has heard of a configuration: what it is to start, stop and kill.
+func (p *proc) knows() bool { return p.state.ConfigVersion > 0 }
 
 // renewLoop renews the lease at its interval.
 func (p *proc) renewLoop() {
 	p.renew()
-	p.w.after(p.m.span(p.w.timing.Renew), p, p.renewLoop)
+	p.w.timer(p.m.span(p.timing.Renew), &p.actor, p.renewLoop)
 }
 
 func (p *proc) kickRenew() {
 	if !p.renewing {
 		p.renewing = true
-		p.w.after(p.w.upTo(100*time.Microsecond), p, func() {
+		p.w.after(p.w.upTo(100*time.Microsecond), &p.actor, func() {
 			p.renewing = false
 			p.renew()
 		})
@@ -68,24 +117,18 @@ func (p *proc) kickRenew() {
 
 // renew sends one renewal to the leader it knows.
 func (p *proc) renew() {
-	w := p.w
-	leader, ok := w.byName[p.raft.leader]
-	if !ok {
+	to := p.raft.leader
+	if to == nil {
+		to = p.hint
+	}
+	if to == nil {
 		return
 	}
 	seq := p.holder.Send(p.m.clock())
-	report, boot := p.report, p.boot
-	w.send(p.m, leader, func(q *proc) {
-		q.lead.renew(p.m.name, boot, seq, report, func(g lease.Grant) {
-			w.send(q.m, p.m, func(r *proc) {
-				if r == p { // however late: the holder judges
-					p.granted(g)
-				}
-			})
-		})
-	})
+	p.w.sendLease(p.m, to, func(q *proc) { q.lead.renew(ask{from: p, rev: p.rev, seq: seq, report: p.report}) })
 }
 
+// granted takes the leader's answer, however late it comes: the holder judges.
 func (p *proc) granted(g lease.Grant) {
 	now := p.m.clock()
 	if p.w.opt.Weak == WeakT0 {
@@ -94,22 +137,46 @@ func (p *proc) granted(g lease.Grant) {
 	if !p.holder.Confirm(g, now) {
 		return
 	}
-	p.inherited = time.Time{}
-	p.m.will = p.holder.Until()
-	p.kickAct()
+	p.dirty = p.dirty || !p.inherited.IsZero()
+	p.m.will, p.m.granter, p.hint = p.holder.Until(), p.w.byName[g.Leader], nil
+	switch {
+	case p.acting:
+	case p.w.faults.starved > 0:
+		p.acting = true
+		p.w.after(p.w.faults.jitter(p.w), &p.actor, p.turn)
+	default:
+		p.turn()
+	}
 }
 
-// leased is until when the node may act for each group.
-func (p *proc) leased() map[string]time.Time {
-	out := map[string]time.Time{}
-	for group, gs := range p.state.Groups { // order-free
-		if gs.Owner == p.m.name {
-			if until, ok := p.untilFor(group, gs); ok {
-				out[group] = until
+// turn is one turn of the act loop. Where nothing has changed since the last one but the end of the lease, placement.Reconcile
+// would say the same again: then only the layers are armed. One run in 64 asks it all the same.
+func (p *proc) turn() {
+	p.acting = false
+	until, mask := p.leased()
+	if p.dirty || p.seen != p.state || mask != p.mask || !p.wake.IsZero() && !p.m.clock().Before(p.wake) || p.w.opt.Seed%64 == 0 {
+		p.act()
+		return
+	}
+	p.parent.alive()
+	p.bequeath(until, mask)
+	p.sleep(p.wake, p.arm(until, mask))
+}
+
+// leased is until when the node may act, and for which groups: none when that is over.
+func (p *proc) leased() (until time.Time, mask uint64) {
+	for g := range p.w.shape.Groups {
+		name := p.w.shape.Groups[g].Name
+		if gs := p.state.Groups[name]; gs.Owner == p.m.name {
+			if end, ok := p.untilFor(name, gs); ok {
+				until, mask = end, mask|1<<g
 			}
 		}
 	}
-	return out
+	if mask != 0 && !p.m.clock().Before(until) {
+		return time.Time{}, 0
+	}
+	return until, mask
 }
 
 func (p *proc) untilFor(group string, gs placement.GroupState) (time.Time, bool) {
@@ -123,65 +190,118 @@ func (p *proc) untilFor(group string, gs placement.GroupState) (time.Time, bool)
 }
 
 func (p *proc) kickAct() {
+	p.dirty = true
 	if !p.acting {
 		p.acting = true
-		p.w.after(p.w.upTo(200*time.Microsecond)+p.w.faults.jitter(p.w), p, p.act)
+		p.w.after(p.w.upTo(200*time.Microsecond)+p.w.faults.jitter(p.w), &p.actor, p.turn)
 	}
 }
 
-// act is one round of the act loop.
+// act is one round of the act loop, as in package node.
 func (p *proc) act() {
-	p.acting = false
-	p.actGen++
-	st := p.state
+	w, st := p.w, p.state
+	p.acting, p.dirty, p.seen = false, false, st
 	if st.ConfigVersion != p.config {
 		p.config = st.ConfigVersion
 		p.retime()
 	}
-	leased := p.leased()
+	p.parent.alive()
+	if p.holder.CaughtUp(st.Index) {
+		p.inherited = time.Time{}
+	}
+	until, mask := p.leased()
 	now := p.m.clock()
+	leased := map[string]time.Time{}
+	for g := range w.shape.Groups {
+		if mask&(1<<g) != 0 {
+			leased[w.shape.Groups[g].Name] = until
+		}
+	}
 	local := placement.Local{Node: p.m.name, Leaving: p.leaving, Leased: leased, Resources: p.local(st), Released: p.released, Inherited: p.inherited}
 	plan := placement.Reconcile(st.Policy, *st, local, now)
 	for group, epoch := range plan.Released { // order-free
 		p.released[group] = epoch
+		w.Stats.Promises++
 		p.bounce()
 	}
-	if p.w.opt.Weak == WeakReleased {
-		for group, gs := range st.Groups { // order-free
-			if gs.Owner == p.m.name && gs.Phase == placement.PhaseReleasing && p.released[group] < gs.Epoch {
-				r := plan.Report.Groups[group]
-				r.Released = gs.Epoch
-				plan.Report.Groups[group] = r
-			}
-		}
+	if w.opt.Weak == WeakReleased {
+		p.promiseUnread(&plan)
 	}
+	p.holding(&plan)
+	p.bequeath(until, mask)
 	for _, a := range plan.Actions {
 		p.perform(a)
 	}
-	next := p.arm(leased)
-	p.protect(leased)
-	if !plan.Wake.IsZero() && (next.IsZero() || plan.Wake.Before(next)) {
-		next = plan.Wake
+	p.mask, p.wake = mask, plan.Wake
+	next := p.arm(until, mask)
+	p.say(&plan.Report)
+	p.sleep(plan.Wake, next)
+}
+
+// sleep sets the timer of the loop to the earlier of two instants, two seconds from now at the latest. A timer that rings
+// too early is set again then.
+func (p *proc) sleep(a, b time.Time) {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		a = b
 	}
-	p.say(plan.Report)
 	wait := 2 * time.Second
-	if !next.IsZero() {
-		wait = max(10*time.Microsecond, min(wait, next.Sub(now)))
+	if !a.IsZero() {
+		wait = max(10*time.Microsecond, min(wait, a.Sub(p.m.clock())))
 	}
-	gen := p.actGen
-	p.w.after(p.m.span(wait), p, func() {
-		if p.actGen == gen {
-			p.act()
+	at := p.w.now + p.m.span(wait)
+	if p.set != 0 && p.set <= at {
+		return
+	}
+	p.timerN++
+	n := p.timerN
+	p.set = at
+	p.w.timer(at-p.w.now, &p.actor, func() {
+		if p.timerN == n {
+			p.set = 0
+			p.turn()
 		}
 	})
 }
 
-// protect notes what a living agent with a lease looks after again.
-func (p *proc) protect(leased map[string]time.Time) {
-	for k, t := range p.m.running { // order-free
-		if until, ok := leased[k.group]; ok && t.exposed && until.After(p.m.clock()) {
-			t.exposed = false
+func (p *proc) promiseUnread(plan *placement.Plan) {
+	for group, gs := range p.state.Groups { // order-free
+		if gs.Owner == p.m.name && gs.Phase == placement.PhaseReleasing && p.released[group] < gs.Epoch {
+			r := plan.Report.Groups[group]
+			r.Released = gs.Epoch
+			plan.Report.Groups[group] = r
 		}
+	}
+}
+
+// holding notes of which groups something is here, or about to be started.
+func (p *proc) holding(plan *placement.Plan) {
+	p.holds = 0
+	for g := range p.w.shape.Groups {
+		if plan.Report.Groups[p.w.shape.Groups[g].Name].Holding {
+			p.holds |= 1 << g
+		}
+	}
+	for _, a := range plan.Actions {
+		if i := p.w.index(a.Group, a.Resource); a.Kind == placement.ActStart && i >= 0 && !p.w.keys[i].everyNode {
+			p.holds |= 1 << p.w.keys[i].g
+		}
+	}
+}
+
+// bequeath tells the dead man until when what is held here, or is about to be started, may live.
+func (p *proc) bequeath(until time.Time, mask uint64) {
+	switch {
+	case p.holds == 0 && !p.inherited.After(p.m.clock()):
+		until = time.Time{}
+	case p.holds&mask == 0:
+		return // held without a lease: the deadline that was told last stands
+	}
+	if p.w.opt.Weak == WeakFresh && !until.IsZero() {
+		until = p.m.clock().Add(p.timing.Duration)
+	}
+	if !p.told && p.knows() || !until.Equal(p.deadline) {
+		p.told, p.deadline = true, until
+		p.parent.tell(until)
 	}
 }
 
@@ -191,60 +311,71 @@ func (p *proc) bounce() {
 		return
 	}
 	p.m.bounced = p.w.now + p.w.timing.Duration
-	p.w.after(p.w.upTo(5*time.Millisecond), p, func() {
-		p.w.Stats.Kills++
+	p.w.after(p.w.upTo(5*time.Millisecond), &p.actor, func() {
+		p.w.inject("agent killed after a promise")
 		p.w.log("%s: its agent is killed after a promise", p.m.name)
 		p.m.endAgent()
-		p.w.after(p.w.between(10*time.Millisecond, 100*time.Millisecond), nil, p.m.startAgent)
 	})
 }
 
-func (p *proc) say(r placement.Report) {
-	old := p.report
+func (p *proc) say(r *placement.Report) {
+	r.Gate = true
+	old := *p.report
 	p.report = r
 	old.Applied = r.Applied
-	if !reflect.DeepEqual(old, r) {
+	if !reflect.DeepEqual(&old, r) {
+		p.rev++
 		p.kickRenew()
 	}
 }
 
-// retime takes up the timing of a new configuration: how long a lease lasts that this node asks for from now on.
+// retime takes up the timing of a new configuration, and the layer that it counts on.
 func (p *proc) retime() {
-	if d := configuredDuration(p.state.ConfigText); d > 0 {
-		p.holder.Duration, p.m.kept = d, d
+	n, ok := timingOf(p.state.ConfigText)
+	if !ok {
+		return
+	}
+	p.timing, p.m.kept = p.w.timings[n], n
+	p.holder.Duration = p.timing.Duration
+	if p.timing.Layer == lease.Gate {
+		p.m.setGate()
 	}
 }
 
 // local gathers what runs here.
 func (p *proc) local(st *placement.State) map[string]map[string]placement.LocalResource {
 	out := make(map[string]map[string]placement.LocalResource, len(st.Policy.Groups))
-	for _, g := range st.Policy.Groups {
-		gs := st.Groups[g.Name]
-		resources := make(map[string]placement.LocalResource, len(g.Resources))
-		for _, r := range g.Resources {
-			k := key{g.Name, r.Name}
-			s, t := p.slot(k), p.m.thing(k)
-			if p.rounds[g.Name] != gs.Round {
-				s.restarts = nil
-				if !t.on && s.doing == "" {
-					s.failure = ""
-				}
-			} else if r.RunOn == placement.RunOnOwner && gs.Owner != p.m.name && !t.on && s.doing == "" {
+	for i := range p.w.keys {
+		k := &p.w.keys[i]
+		gs := st.Groups[k.group]
+		s, t := &p.slots[i], &p.m.things[i]
+		idle := !t.on && s.doing == ""
+		if p.rounds[k.group] != gs.Round {
+			s.restarts = nil
+			if idle {
 				s.failure = ""
 			}
-			p.judge(r, s, t)
-			resources[r.Name] = s.local(t)
+		} else if !k.everyNode && gs.Owner != p.m.name && idle {
+			s.failure = ""
 		}
-		p.rounds[g.Name] = gs.Round
-		out[g.Name] = resources
+		p.judge(k, s, t)
+		of := out[k.group]
+		if of == nil {
+			of = make(map[string]placement.LocalResource, 3)
+			out[k.group] = of
+		}
+		of[k.resource] = s.local(t)
+	}
+	for _, g := range st.Policy.Groups {
+		p.rounds[g.Name] = st.Groups[g.Name].Round
 	}
 	return out
 }
 
-func (p *proc) judge(r placement.ResourcePolicy, s *slot, t *thing) {
+func (p *proc) judge(k *key, s *slot, t *thing) {
 	switch {
 	case s.doing != "" || s.failure != "":
-	case !t.on && s.expected && !r.Address:
+	case !t.on && s.expected && !k.address:
 		p.failed(s, "is not running any more")
 	default:
 		s.expected = t.on
@@ -256,7 +387,7 @@ func (p *proc) failed(s *slot, why string) {
 }
 
 func (s *slot) local(t *thing) placement.LocalResource {
-	lr := placement.LocalResource{Failure: s.failure, FailedAt: s.failedAt, Restarts: s.restarts, Doing: s.doing, Running: t.on}
+	lr := placement.LocalResource{Failure: s.failure, FailedAt: s.failedAt, Restarts: s.restarts, Doing: s.doing, Running: t.on, Blocked: s.blocked}
 	switch {
 	case s.doing == placement.ActStart:
 		lr.State = placement.StateOnlinePending
@@ -270,165 +401,4 @@ func (s *slot) local(t *thing) placement.LocalResource {
 		lr.State = placement.StateOffline
 	}
 	return lr
-}
-
-// perform starts an action; a stop ends a start, a kill ends both.
-func (p *proc) perform(a placement.Action) {
-	k := key{a.Group, a.Resource}
-	s := p.slot(k)
-	if s.doing == placement.ActKill || s.doing == a.Kind || s.doing == placement.ActStop && a.Kind == placement.ActStart {
-		return
-	}
-	g, _ := p.state.Policy.Group(a.Group)
-	r, _ := g.Resource(a.Resource)
-	s.doing = a.Kind
-	s.gen++
-	switch a.Kind {
-	case placement.ActStart:
-		s.failure = ""
-		if a.Restart {
-			s.restarts = append(s.restarts, p.m.clock())
-		}
-		p.start(k, r, a.Epoch, s)
-	case placement.ActStop:
-		p.stop(k, r, s)
-	case placement.ActKill:
-		p.kill(k, r, s)
-	}
-}
-
-// finish ends an action unless another has replaced it.
-func (p *proc) finish(s *slot, gen int, err string) {
-	if s.gen != gen {
-		return
-	}
-	if s.doing == placement.ActStart {
-		if s.expected = err == ""; err != "" {
-			p.failed(s, err)
-		}
-	} else {
-		s.expected = false
-		if s.doing == placement.ActStop {
-			s.failure = ""
-		}
-	}
-	s.doing = ""
-	p.kickAct()
-}
-
-func (p *proc) start(k key, r placement.ResourcePolicy, epoch uint64, s *slot) {
-	w, gen := p.w, s.gen
-	if r.Address {
-		w.after(w.between(time.Millisecond, 4*time.Millisecond), p, func() { p.addAddress(k, epoch, s, gen, w.now) })
-		return
-	}
-	p.m.thing(k).gen++   // a stop that a former process began no longer counts
-	p.m.turnOn(k, epoch) // a process runs from its first instruction, long before it serves
-	bad := !w.quiet && w.chance(w.faults.badStart)
-	w.after(w.between(50*time.Millisecond, w.timing.Duration), p, func() {
-		if s.gen != gen {
-			return
-		}
-		if bad {
-			p.m.turnOff(k, "its start failed")
-			p.finish(s, gen, "its start failed")
-			return
-		}
-		p.finish(s, gen, "")
-	})
-}
-
-// addAddress adds an address when the lease is long enough for the kernel's whole seconds; checking and adding are one step.
-func (p *proc) addAddress(k key, epoch uint64, s *slot, gen int, since time.Duration) {
-	if s.gen != gen {
-		return
-	}
-	gs := p.state.Groups[k.group]
-	if gs.Owner == p.m.name && gs.Phase == placement.PhaseOwned {
-		if until, ok := p.untilFor(k.group, gs); ok && p.m.arm(k, until) {
-			p.m.turnOn(k, epoch)
-			p.finish(s, gen, "")
-			return
-		}
-	} else {
-		p.finish(s, gen, "this node no longer owns the group")
-		return
-	}
-	if p.w.now-since > 5*time.Second {
-		p.finish(s, gen, "no lease")
-		return
-	}
-	p.kickRenew()
-	p.w.after(p.w.between(5*time.Millisecond, 20*time.Millisecond), p, func() { p.addAddress(k, epoch, s, gen, since) })
-}
-
-func (p *proc) stop(k key, r placement.ResourcePolicy, s *slot) {
-	w, gen := p.w, s.gen
-	if r.Address {
-		p.kill(k, r, s)
-		return
-	}
-	takes := w.between(20*time.Millisecond, w.timing.Duration)
-	if w.chance(w.faults.longStop) {
-		takes = w.between(r.PendingTimeout/2, 3*r.PendingTimeout)
-	}
-	p.m.stopThing(k, takes, "stopped")
-	w.after(min(takes, r.PendingTimeout)+time.Millisecond, p, func() {
-		if s.gen != gen {
-			return
-		}
-		if p.m.thing(k).on {
-			p.kill(k, r, s)
-			return
-		}
-		p.finish(s, gen, "")
-	})
-}
-
-func (p *proc) kill(k key, r placement.ResourcePolicy, s *slot) {
-	w, gen := p.w, s.gen
-	if r.Address {
-		w.after(w.between(time.Millisecond/2, 3*time.Millisecond), p, func() {
-			if s.gen == gen {
-				p.m.turnOff(k, string(s.doing))
-				p.finish(s, gen, "")
-			}
-		})
-		return
-	}
-	takes := w.upTo(r.StopBudget)
-	p.m.stopThing(k, takes, "killed")
-	w.after(takes+time.Millisecond, p, func() { p.finish(s, gen, "") })
-}
-
-// arm renews the lifetime of every address that is online under a lease, as node.arm does.
-func (p *proc) arm(leased map[string]time.Time) time.Time {
-	const gain = 50 * time.Millisecond
-	var until time.Time
-	var held []key
-	for _, k := range p.w.keys {
-		end, ok := leased[k.group]
-		g, _ := p.state.Policy.Group(k.group)
-		if r, _ := g.Resource(k.resource); !ok || !r.Address || !p.m.thing(k).on || p.slot(k).doing != "" {
-			continue
-		}
-		if held = append(held, k); until.IsZero() || end.Before(until) {
-			until = end
-		}
-	}
-	now := p.m.clock()
-	life := lease.KernelLifetime(now, until)
-	if len(held) == 0 || life == 0 {
-		return time.Time{}
-	}
-	if now.Add(life).Sub(p.armed) >= gain {
-		p.armed = now.Add(life)
-		for _, k := range held {
-			p.m.arm(k, until)
-		}
-	}
-	if last := until.Add(-life - gain/2); last.After(now) {
-		return last
-	}
-	return time.Time{}
 }

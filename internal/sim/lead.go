@@ -13,37 +13,43 @@ type leader struct {
 	p       *proc
 	term    uint64
 	ledger  *lease.Ledger // nil: not leading, or before the barrier
-	reports map[string]reported
+	reports []reported    // by node
 	asks    []ask
+	waiting []ask // verified, and a proposal is under way
 	round   *round
-	rounds  int
-	due     bool // a decision is scheduled
-	gen     int
-	busy    *pending // a proposal under way
+	slow    []bool // nodes that let a round wait
+	due     bool   // a decision is scheduled
+	timerN  int
+	set     time.Duration // when the timer rings; 0: not set
+	busy    *pending      // a proposal under way
 	queue   []placement.Command
 
 	settling time.Time
+	floored  bool // another look at the floor is due
 }
 
 type reported struct {
 	boot   int
 	seq    uint64
-	report placement.Report
+	rev    int
+	report *placement.Report // nil: nothing was heard
 }
 
-// ask is a renewal that waits for a verification round.
+// ask is a renewal: from a process, with its report.
 type ask struct {
-	node  string
-	seq   uint64
-	reply func(lease.Grant)
+	from   *proc
+	rev    int
+	seq    uint64
+	report *placement.Report
 }
 
 // round is one verification: a quorum says that it is still in this term.
 type round struct {
-	id    int
 	term  uint64
 	asks  []ask
-	agree int
+	asked int
+	order []*machine
+	agree uint64 // who answered, a bit for each node
 	done  bool
 }
 
@@ -52,8 +58,9 @@ type pending struct {
 }
 
 func (l *leader) reset() {
-	l.ledger, l.reports, l.asks, l.round, l.busy, l.queue = nil, nil, nil, nil, nil, nil
+	l.ledger, l.reports, l.asks, l.waiting, l.round, l.busy, l.queue = nil, nil, nil, nil, nil, nil, nil
 	l.settling = time.Time{}
+	l.p.w.fence.forget(l)
 }
 
 // applied is called after every entry: the barrier makes a ledger, a proposal is answered.
@@ -67,30 +74,36 @@ func (l *leader) applied() {
 		if p.w.opt.Weak == WeakSince {
 			since = since.Add(-time.Hour)
 		}
-		l.term, l.ledger, l.reports = p.m.disk.term, lease.NewLedger(since), map[string]reported{}
+		l.term, l.ledger, l.reports = p.m.disk.term, lease.NewLedger(since), make([]reported, len(p.w.nodes))
+		l.slow = make([]bool, len(p.w.nodes))
 		p.kickRenew()
 		l.kick()
 	}
 	if l.busy != nil && p.raft.applied >= l.busy.index {
 		l.busy = nil
 		l.next()
+		l.answer()
 	}
 }
 
 // renew answers one renewal: it takes the report, has a quorum confirm that this node still leads, and grants.
-func (l *leader) renew(node string, boot int, seq uint64, report placement.Report, reply func(lease.Grant)) {
+func (l *leader) renew(a ask) {
 	if l.ledger == nil || l.p.raft.role != leading {
 		return
 	}
-	old, ok := l.reports[node]
-	if ok && boot < old.boot && l.p.w.opt.Weak != WeakBoots {
+	old := &l.reports[a.from.m.i]
+	known := old.report != nil
+	if known && a.from.boot < old.boot && l.p.w.opt.Weak != WeakBoots {
 		return // from a process that has been replaced: what it promised, its successor may not know yet
 	}
-	if !ok || old.boot != boot || seq > old.seq {
-		l.reports[node] = reported{boot: boot, seq: seq, report: report}
-		l.kick()
+	if !known || old.boot != a.from.boot || a.seq > old.seq {
+		news := !known || old.boot != a.from.boot || old.rev != a.rev
+		*old = reported{boot: a.from.boot, seq: a.seq, rev: a.rev, report: a.report}
+		if news {
+			l.kick()
+		}
 	}
-	l.asks = append(l.asks, ask{node, seq, reply})
+	l.asks = append(l.asks, a)
 	if l.p.w.opt.Weak == WeakVerify {
 		l.grant(l.asks)
 		l.asks = nil
@@ -101,42 +114,66 @@ func (l *leader) renew(node string, boot int, seq uint64, report placement.Repor
 	}
 }
 
-// verify starts a round for all who asked before it.
+// verify starts a round for all who asked before it. As few voters are asked at first as a quorum needs, those that answered
+// last time; the rest when one of them is slow.
 func (l *leader) verify() {
 	p, w := l.p, l.p.w
-	l.rounds++
-	r := &round{id: l.rounds, term: l.term, asks: l.asks, agree: 1}
+	r := &round{term: l.term, asks: l.asks, agree: 1 << p.m.i, order: make([]*machine, 0, len(w.nodes))}
 	l.round, l.asks = r, nil
-	for _, m := range w.nodes {
-		if m == p.m {
-			continue
+	for _, late := range []bool{false, true} {
+		for _, m := range w.nodes {
+			if m != p.m && l.slow[m.i] == late {
+				r.order = append(r.order, m)
+			}
 		}
-		w.send(p.m, m, func(q *proc) {
+	}
+	l.question(r, len(w.nodes)/2)
+	renew := p.m.span(p.timing.Renew)
+	w.timer(renew/8, &p.actor, func() {
+		if r.done {
+			return
+		}
+		for _, m := range r.order[:r.asked] {
+			if r.agree&(1<<m.i) == 0 {
+				l.slow[m.i] = true
+			}
+		}
+		l.question(r, len(r.order))
+		w.timer(renew*7/8, &p.actor, func() {
+			if !r.done {
+				l.end(r)
+			}
+		})
+	})
+	r.finish(l)
+}
+
+// question asks the first n voters of the round.
+func (l *leader) question(r *round, n int) {
+	p, w := l.p, l.p.w
+	for ; r.asked < n; r.asked++ {
+		w.send(p.m, r.order[r.asked], func(q *proc) {
 			term := q.m.disk.term
 			w.send(q.m, p.m, func(s *proc) {
 				if s == p && term == r.term && !r.done {
-					r.agree++
+					r.agree |= 1 << q.m.i
+					l.slow[q.m.i] = false
 					r.finish(l)
 				}
 			})
 		})
 	}
-	w.after(p.m.span(w.timing.Renew), p, func() {
-		if !r.done {
-			l.end(r)
-		}
-	})
-	r.finish(l)
 }
 
 // finish grants once a quorum has answered.
 func (r *round) finish(l *leader) {
 	p := l.p
-	if r.done || l.round != r || !p.majority(r.agree) {
+	if r.done || l.round != r || !p.quorum(r.agree) {
 		return
 	}
 	if l.ledger != nil && p.raft.role == leading && p.m.disk.term == r.term {
-		l.grant(r.asks)
+		l.waiting = append(l.waiting, r.asks...)
+		l.answer()
 	}
 	l.end(r)
 }
@@ -152,24 +189,43 @@ func (l *leader) end(r *round) {
 	}
 }
 
+// answer grants what has been verified. Followers may know of a commit before this node has applied it: a grant must not list what
+// has been given up by such an entry, so it waits for the proposal under way.
+func (l *leader) answer() {
+	if l.busy == nil && len(l.waiting) > 0 && l.ledger != nil {
+		asks := l.waiting
+		l.waiting = nil
+		l.grant(asks)
+	}
+}
+
 func (l *leader) grant(asks []ask) {
 	st := l.p.state
 	for _, a := range asks {
 		owned := map[string]uint64{}
 		for group, gs := range st.Groups { // order-free
-			if gs.Owner == a.node {
+			if gs.Owner == a.from.m.name {
 				owned[group] = gs.Epoch
 			}
 		}
-		held := l.ledger.Confirm(a.node, owned, l.p.m.clock())
-		a.reply(lease.Grant{Seq: a.seq, Leader: l.p.m.name, Index: st.Index, Held: held, Duration: l.p.m.kept})
+		if l.ledger.Confirmed(a.from.m.name).IsZero() {
+			l.kick()
+		}
+		held := l.ledger.Confirm(a.from.m.name, owned, l.p.m.clock())
+		g := lease.Grant{Seq: a.seq, Leader: l.p.m.name, Index: st.Index, Held: held, Duration: l.p.timing.Duration}
+		from := a.from
+		l.p.w.sendLease(l.p.m, from.m, func(r *proc) {
+			if r == from {
+				from.granted(g)
+			}
+		})
 	}
 }
 
 func (l *leader) kick() {
 	if !l.due {
 		l.due = true
-		l.p.w.after(l.p.w.upTo(200*time.Microsecond)+l.p.w.faults.jitter(l.p.w), l.p, func() {
+		l.p.w.after(l.p.w.upTo(200*time.Microsecond)+l.p.w.faults.jitter(l.p.w), &l.p.actor, func() {
 			l.due = false
 			l.decide()
 		})
@@ -177,9 +233,12 @@ func (l *leader) kick() {
 }
 
 func (l *leader) view() placement.View {
+	w := l.p.w
 	v := placement.View{Self: l.p.m.name, LeaderSince: l.ledger.Since(), Wall: l.p.m.wall(), Withheld: l.ledger.Withheld(), Nodes: make(map[string]placement.NodeView, len(l.reports))}
-	for node, r := range l.reports { // order-free
-		v.Nodes[node] = placement.NodeView{Confirmed: l.ledger.Confirmed(node), Report: r.report}
+	for i, r := range l.reports {
+		if r.report != nil {
+			v.Nodes[w.nodes[i].name] = placement.NodeView{Confirmed: l.ledger.Confirmed(w.nodes[i].name), Report: *r.report}
+		}
 	}
 	return v
 }
@@ -189,7 +248,6 @@ func (l *leader) decide() {
 	if l.ledger == nil || l.p.raft.role != leading || l.busy != nil {
 		return
 	}
-	l.gen++
 	st := l.p.state
 	now := l.p.m.clock()
 	d := placement.Decide(st.Policy, *st, l.view(), now)
@@ -208,9 +266,22 @@ func (l *leader) decide() {
 	if !d.Wake.IsZero() {
 		wait = max(10*time.Microsecond, min(wait, d.Wake.Sub(now)))
 	}
-	gen := l.gen
-	l.p.w.after(l.p.m.span(wait), l.p, func() {
-		if l.gen == gen {
+	l.sleep(wait)
+}
+
+// sleep sets the timer of the loop; one that rings too early is set again then.
+func (l *leader) sleep(wait time.Duration) {
+	w := l.p.w
+	at := w.now + l.p.m.span(wait)
+	if l.set != 0 && l.set <= at {
+		return
+	}
+	l.timerN++
+	n := l.timerN
+	l.set = at
+	w.timer(at-w.now, &l.p.actor, func() {
+		if l.timerN == n {
+			l.set = 0
 			l.decide()
 		}
 	})
@@ -227,21 +298,25 @@ func (l *leader) next() {
 	if !l.p.w.quiet && l.p.w.chance(l.p.w.faults.lostProposal) {
 		l.queue = nil // the queue of Raft was full
 		l.p.w.log("%s: %s %s was not proposed", l.p.m.name, c.Kind, c.Group)
-		l.p.w.after(l.p.m.span(l.p.w.timing.Renew), l.p, l.kick)
+		l.p.w.timer(l.p.m.span(l.p.timing.Renew), &l.p.actor, l.kick)
 		return
 	}
 	l.propose(c)
 }
 
 func (l *leader) propose(c placement.Command) {
-	l.p.w.log("%s proposes %s %s node %s epoch %d: %s", l.p.m.name, c.Kind, c.Group, c.Node, c.Epoch, c.Reason.Text)
+	p, w := l.p, l.p.w
+	if w.opt.Trace > 0 {
+		w.log("%s proposes %s %s node %s epoch %d: %s", p.m.name, c.Kind, c.Group, c.Node, c.Epoch, c.Reason.Text)
+	}
 	busy := &pending{index: math.MaxUint64, term: l.term}
 	l.busy = busy
-	busy.index = l.p.append(&c)
-	l.p.w.after(l.p.m.span(5*time.Second), l.p, func() {
-		if l.busy == busy {
-			l.busy, l.queue = nil, nil
-			l.kick()
+	busy.index = p.append(&c)
+	w.timer(p.m.span(5*time.Second), &p.actor, func() {
+		if l.busy == busy && l.ledger != nil { // it may still be committed: no grant before a barrier has shown what became of it
+			l.reset()
+			p.append(nil)
+			p.raft.barrier, _ = p.last()
 		}
 	})
 }
@@ -253,7 +328,8 @@ func (l *leader) settle(st *placement.State, now time.Time) {
 	}
 	ready := now.Sub(l.ledger.Since()) >= st.Floor
 	for name := range st.Nodes { // order-free
-		if l.reports[name].report.Applied < st.FloorIndex && now.Sub(l.ledger.Confirmed(name)) < st.Floor {
+		r := l.reports[l.p.w.byName[name].i].report
+		if (r == nil || r.Applied < st.FloorIndex) && now.Sub(l.ledger.Confirmed(name)) < st.Floor {
 			ready = false
 		}
 	}
@@ -265,5 +341,11 @@ func (l *leader) settle(st *placement.State, now time.Time) {
 	case now.Sub(l.settling) >= st.Floor:
 		l.queue = append(l.queue, placement.Command{Kind: placement.CmdSettle, Epoch: st.FloorIndex, At: l.p.m.wall(), By: l.p.m.name})
 	}
-	l.p.w.after(l.p.m.span(500*time.Millisecond), l.p, l.kick)
+	if !l.floored {
+		l.floored = true
+		l.p.w.timer(l.p.m.span(500*time.Millisecond), &l.p.actor, func() {
+			l.floored = false
+			l.kick()
+		})
+	}
 }

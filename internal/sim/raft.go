@@ -1,7 +1,9 @@
 package sim
 
 import (
-	"sort"
+	"math"
+	"math/bits"
+	"slices"
 	"time"
 
 	"hacluster/placement"
@@ -20,6 +22,37 @@ type disk struct {
 	log   []*entry // log[0] is index 1
 	// snapshot is the index of the state that a new process begins with.
 	snapshot uint64
+
+	full     bool          // every write fails
+	unsynced int           // entries of the newest write; a power cut takes them away where nobody waits for the disk (WeakSync)
+	votedAt  time.Duration // likewise the vote
+}
+
+// crash is a power cut. What was confirmed is on disk.
+func (d *disk) crash(w *World) {
+	if w.opt.Weak != WeakSync {
+		return
+	}
+	if n := max(int(d.snapshot), len(d.log)-d.unsynced); n < len(d.log) {
+		d.log = d.log[:n:n]
+	}
+	d.unsynced = 0
+	if w.now-d.votedAt < w.timing.Heartbeat {
+		d.voted = ""
+	}
+}
+
+// write says that the disk took what is about to be written. One that does not ends this node's part in Raft, and the agent with it.
+func (p *proc) write() bool {
+	if !p.m.disk.full {
+		return true
+	}
+	if !p.failing {
+		p.failing = true
+		p.w.log("%s: its disk is full; the agent ends", p.m.name)
+		p.w.after(p.w.upTo(time.Millisecond), &p.actor, p.m.endAgent)
+	}
+	return false
 }
 
 type role int
@@ -30,19 +63,23 @@ const (
 	leading
 )
 
-// ballot is who voted in one campaign; answers to another one do not count.
-type ballot map[string]bool
+// ballot is who voted in one campaign, a bit for each node; answers to another one do not count.
+type ballot uint64
+
+func newRaftState(n int) raftState {
+	return raftState{match: make([]uint64, n), acked: make([]time.Duration, n)}
+}
 
 // raftState is the part of Raft that a crash takes away.
 type raftState struct {
 	role    role
-	leader  string
+	leader  *machine      // nil: none is known
 	contact time.Duration // last word of a leader
 	commit  uint64
 	applied uint64
-	votes   *ballot // of the newest campaign
-	match   map[string]uint64
-	acked   map[string]time.Duration
+	votes   *ballot  // of the newest campaign
+	match   []uint64 // by node
+	acked   []time.Duration
 	barrier uint64 // index of this term's first entry
 	applyAt bool   // an apply is scheduled
 }
@@ -55,13 +92,14 @@ func (p *proc) last() (index, term uint64) {
 	return uint64(len(log)), log[len(log)-1].term
 }
 
-func (p *proc) majority(n int) bool { return n > len(p.w.nodes)/2 }
+// quorum says that a majority is in the set.
+func (p *proc) quorum(set uint64) bool { return bits.OnesCount64(set) > len(p.w.nodes)/2 }
 
 // follow steps down into a term.
 func (p *proc) follow(term uint64) {
-	if term > p.m.disk.term {
+	if term > p.m.disk.term && p.write() {
 		p.m.disk.term, p.m.disk.voted = term, ""
-		p.raft.leader = ""
+		p.raft.leader = nil
 	}
 	if p.raft.role == leading {
 		p.w.log("%s leads no longer (term %d)", p.m.name, term)
@@ -72,8 +110,8 @@ func (p *proc) follow(term uint64) {
 
 // watchLeader stands for election when no leader was heard of for a random while.
 func (p *proc) watchLeader(timeout time.Duration) {
-	p.w.after(p.m.span(timeout), p, func() {
-		h := p.w.timing.Heartbeat
+	p.w.timer(p.m.span(timeout), &p.actor, func() {
+		h := p.timing.Heartbeat
 		next := h + p.w.upTo(h)
 		if p.raft.role == leading {
 			p.watchLeader(next)
@@ -83,9 +121,9 @@ func (p *proc) watchLeader(timeout time.Duration) {
 			p.watchLeader(max(next-quiet, time.Millisecond))
 			return
 		}
-		p.raft.leader = ""
+		p.raft.leader = nil
 		p.campaign(true)
-		p.watchLeader(p.w.timing.Election + p.w.upTo(p.w.timing.Election))
+		p.watchLeader(p.timing.Election + p.w.upTo(p.timing.Election))
 	})
 }
 
@@ -96,10 +134,15 @@ func (p *proc) campaign(pre bool) {
 	}
 	w, d := p.w, p.m.disk
 	term := d.term + 1
-	votes := &ballot{p.m.name: true}
+	votes := new(ballot)
+	*votes = 1 << p.m.i
 	p.raft.role, p.raft.votes = candidate, votes
 	if !pre {
+		if !p.write() {
+			return
+		}
 		d.term, d.voted = term, p.m.name
+		d.unsynced = 0
 	}
 	index, lastTerm := p.last()
 	for _, m := range w.nodes {
@@ -120,8 +163,8 @@ func (p *proc) campaign(pre bool) {
 				if !ok || !pre && d.term != term || pre && d.term+1 != term {
 					return
 				}
-				(*votes)[q.m.name] = true
-				if !p.majority(len(*votes)) {
+				*votes |= 1 << q.m.i
+				if !p.quorum(uint64(*votes)) {
 					return
 				}
 				if pre {
@@ -135,21 +178,28 @@ func (p *proc) campaign(pre bool) {
 }
 
 func (p *proc) vote(from string, term, index, lastTerm uint64, pre bool) bool {
+	if p.failing {
+		return false
+	}
 	if term < p.m.disk.term || pre && term == p.m.disk.term {
 		return false
 	}
 	myIndex, myTerm := p.last()
 	current := lastTerm > myTerm || lastTerm == myTerm && index >= myIndex
 	if pre {
-		return current && (p.raft.leader == "" || p.w.now-p.raft.contact > p.w.timing.Heartbeat) && p.raft.role != leading
+		return current && (p.raft.leader == nil || p.w.now-p.raft.contact > p.timing.Heartbeat) && p.raft.role != leading
 	}
 	if term > p.m.disk.term {
 		p.follow(term)
 	}
-	if !current || p.m.disk.voted != "" && p.m.disk.voted != from || p.raft.role == leading {
+	if p.failing || !current || p.m.disk.voted != "" && p.m.disk.voted != from || p.raft.role == leading {
+		return false
+	}
+	if !p.write() {
 		return false
 	}
 	p.m.disk.voted, p.raft.contact = from, p.w.now
+	p.m.disk.votedAt = p.w.now
 	return true
 }
 
@@ -157,11 +207,12 @@ func (p *proc) win() {
 	w := p.w
 	w.Stats.Elected++
 	w.log("%s is elected in term %d", p.m.name, p.m.disk.term)
-	p.raft.role, p.raft.leader = leading, p.m.name
-	p.raft.match, p.raft.acked = map[string]uint64{}, map[string]time.Duration{}
-	for _, m := range w.nodes {
-		p.raft.acked[m.name] = w.now
+	p.raft.role, p.raft.leader = leading, p.m
+	clear(p.raft.match)
+	for i := range p.raft.acked {
+		p.raft.acked[i] = w.now
 	}
+	w.checkElected(p)
 	p.append(nil)
 	p.raft.barrier, _ = p.last()
 	p.beat(p.m.disk.term)
@@ -173,26 +224,30 @@ func (p *proc) beat(term uint64) {
 	if p.raft.role != leading || p.m.disk.term != term {
 		return
 	}
-	alive := 1
-	for _, m := range p.w.nodes {
-		if m != p.m && p.w.now-p.raft.acked[m.name] <= p.w.timing.LeaderLease {
-			alive++
+	alive := uint64(1) << p.m.i
+	for i := range p.w.nodes {
+		if p.w.now-p.raft.acked[i] <= p.timing.LeaderLease {
+			alive |= 1 << i
 		}
 	}
-	if !p.majority(alive) {
+	if !p.quorum(alive) {
 		p.follow(term)
-		p.raft.leader = ""
+		p.raft.leader = nil
 		return
 	}
 	p.replicate()
-	p.w.after(p.m.span(p.w.timing.Heartbeat/3), p, func() { p.beat(term) })
+	p.w.timer(p.m.span(p.timing.Heartbeat/2), &p.actor, func() { p.beat(term) })
 }
 
 // append adds an entry as leader and returns its index.
 func (p *proc) append(c *placement.Command) uint64 {
 	d := p.m.disk
-	d.log = append(d.log, &entry{term: d.term, cmd: c})
-	p.raft.match[p.m.name] = uint64(len(d.log))
+	if !p.write() {
+		return math.MaxUint64
+	}
+	d.log = append(d.log[:len(d.log):len(d.log)], &entry{term: d.term, cmd: c})
+	d.unsynced++
+	p.raft.match[p.m.i] = uint64(len(d.log))
 	p.replicate()
 	return uint64(len(d.log))
 }
@@ -207,7 +262,7 @@ func (p *proc) replicate() {
 			continue
 		}
 		w.send(p.m, m, func(q *proc) {
-			ok := q.receive(p.m.name, term, log, commit)
+			ok := q.receive(p.m, term, log, commit)
 			theirs := q.m.disk.term
 			w.send(q.m, p.m, func(r *proc) {
 				if r != p || p.raft.role != leading || p.m.disk.term != term {
@@ -218,16 +273,18 @@ func (p *proc) replicate() {
 					return
 				}
 				if ok {
-					p.raft.acked[q.m.name] = w.now
-					p.raft.match[q.m.name] = max(p.raft.match[q.m.name], uint64(len(log)))
-					p.advance()
+					p.raft.acked[q.m.i] = w.now
+					if n := uint64(len(log)); n > p.raft.match[q.m.i] {
+						p.raft.match[q.m.i] = n
+						p.advance()
+					}
 				}
 			})
 		})
 	}
 }
 
-func (p *proc) receive(from string, term uint64, log []*entry, commit uint64) bool {
+func (p *proc) receive(from *machine, term uint64, log []*entry, commit uint64) bool {
 	d := p.m.disk
 	if term < d.term {
 		return false
@@ -235,12 +292,19 @@ func (p *proc) receive(from string, term uint64, log []*entry, commit uint64) bo
 	if term > d.term || p.raft.role != follower {
 		p.follow(term)
 	}
+	if p.failing {
+		return false
+	}
 	if p.raft.leader != from {
 		p.raft.leader = from
 		p.kickRenew()
 	}
 	p.raft.contact = p.w.now
 	if n := len(log); n > 0 && (len(d.log) < n || d.log[n-1] != log[n-1]) {
+		if !p.write() {
+			return false
+		}
+		d.unsynced = max(0, n-len(d.log))
 		d.log = log
 	}
 	if commit = min(commit, uint64(len(log))); commit > p.raft.commit {
@@ -252,12 +316,10 @@ func (p *proc) receive(from string, term uint64, log []*entry, commit uint64) bo
 
 // advance commits what a majority has, entries of the own term only.
 func (p *proc) advance() {
-	var have []uint64
-	for _, m := range p.w.nodes {
-		have = append(have, p.raft.match[m.name])
-	}
-	sort.Slice(have, func(i, j int) bool { return have[i] > have[j] })
-	n := have[len(have)/2]
+	var all [7]uint64
+	have := append(all[:0], p.raft.match...)
+	slices.Sort(have)
+	n := have[(len(have)-1)/2]
 	if n > p.raft.commit && p.m.disk.log[n-1].term == p.m.disk.term {
 		p.raft.commit = n
 		p.applySoon()
@@ -275,7 +337,7 @@ func (p *proc) applySoon() {
 	if p.w.chance(p.w.faults.lateApply) {
 		delay = p.w.upTo(p.w.timing.Duration)
 	}
-	p.w.after(delay, p, func() {
+	p.w.after(delay, &p.actor, func() {
 		p.raft.applyAt = false
 		upTo := p.raft.commit
 		if n := int(upTo - p.raft.applied); n > 1 && p.w.chance(p.w.faults.lateApply) {
@@ -310,7 +372,7 @@ func (w *World) commit(index uint64, e *entry) {
 	next, res := s, placement.Result{}
 	if e.cmd != nil {
 		next, res = s.Apply(*e.cmd)
-		w.checkApply(s, next, *e.cmd, res)
+		w.checkApply(&s, &next, e.cmd, res)
 		if w.opt.Weak == WeakFloor {
 			next.Floor, next.FloorIndex = 0, 0
 		}

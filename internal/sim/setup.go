@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"hacluster/lease"
@@ -11,45 +12,28 @@ import (
 
 const (
 	troubleFor = 30 // faults last for this many lease durations
-	calmFor    = 25 // within this many, and calmBase, everything is online again (L1)
-	calmBase   = 10 * time.Second
+	calmFor    = 25 // within this many of the longest one, and calmBase, everything is online again (L1)
+	calmBase   = 15 * time.Second
+
+	longestBudget = time.Second // of a kill
 )
 
 // Run simulates one cluster. The error is the first broken guarantee; the trace is what led to it.
 func Run(o Options) (stats Stats, trace string, err error) {
 	w := newWorld(o)
-	d := w.timing.Duration
-	w.run(troubleFor * d)
+	w.run(troubleFor * w.timing.Duration)
 	w.after(0, nil, w.calm)
-	w.settleDown(w.now + calmFor*d + calmBase)
+	w.settleDown()
+	w.epilogue()
 	w.Stats.Simulated = w.now
 	return w.Stats, w.Trace(), w.fail
 }
 
-// settleDown waits until everything is online, for a while, or the bound of L1 has passed.
-func (w *World) settleDown(bound time.Duration) {
-	for well := 0; w.fail == nil; {
-		missing := w.offline()
-		switch {
-		case missing == "":
-			well++
-		case w.now >= bound:
-			w.broken("L1: %s after the faults ended: %s", calmFor*w.timing.Duration+calmBase, missing)
-			return
-		default:
-			well = 0
-		}
-		if well > 3 {
-			return
-		}
-		w.run(w.now + w.timing.Duration)
-	}
-}
-
 func newWorld(o Options) *World {
-	w := &World{opt: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*machine{}, acted: map[string]uint64{},
-		truth: []truth{{}}}
-	w.timing, _ = lease.Derive(lease.Profiles[w.rng.IntN(len(lease.Profiles))], lease.Address, lease.Overrides{})
+	w := &World{opt: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*machine{}, truth: []truth{{}}, queue: make(events, 0, 256)}
+	layer := lease.Layers[w.rng.IntN(len(lease.Layers))]
+	w.timing, _ = lease.Derive(lease.Profiles[w.rng.IntN(len(lease.Profiles))], layer, lease.Overrides{})
+	w.timings = append(w.timings, w.timing)
 	w.drawRegime()
 	n := 3
 	if w.chance(0.2) {
@@ -57,12 +41,16 @@ func newWorld(o Options) *World {
 	}
 	witness := w.chance(0.5)
 	for i := range n {
-		m := &machine{w: w, i: i, name: fmt.Sprintf("n%d", i+1), disk: &disk{}, kept: w.timing.Duration}
-		// Two clocks part by at most Drift within one Duration.
+		m := &machine{w: w, i: i, name: "n" + strconv.Itoa(i+1), disk: &disk{}}
+		// Two clocks part by at most Drift within one Duration; half of the machines are at the bound.
 		half := float64(w.timing.Drift) / float64(w.timing.Duration) / 2
 		m.rate = 1 + half*(2*w.rng.Float64()-1)
+		if w.chance(0.5) {
+			m.rate = 1 + half*float64(2*w.rng.IntN(2)-1)
+		}
 		m.offset, m.skew = w.upTo(time.Hour), w.upTo(4*time.Second)-2*time.Second
 		m.witness = witness && i == n-1
+		m.kernel, m.init = &actor{m: m, kernel: true}, &actor{m: m}
 		w.nodes = append(w.nodes, m)
 		w.byName[m.name] = m
 	}
@@ -98,33 +86,80 @@ func (w *World) found() {
 		add(placement.Command{Kind: placement.CmdNode, Node: m.name, NodeInfo: &placement.NodeState{ID: m.name, Role: role}})
 	}
 	policy, text := w.configuration()
-	add(placement.Command{Kind: placement.CmdConfig, Policy: &policy, Config: text})
-	for _, g := range policy.Groups {
-		for _, r := range g.Resources {
-			w.keys = append(w.keys, key{g.Name, r.Name})
+	w.shape = policy
+	for g, gp := range policy.Groups {
+		for _, r := range gp.Resources {
+			w.keys = append(w.keys, key{group: gp.Name, resource: r.Name, g: g, address: r.Address, exclusive: r.Exclusive,
+				everyNode: r.RunOn == placement.RunOnEveryNode, budget: r.StopBudget})
 		}
 	}
-	w.shape = policy
+	w.acted = make([]uint64, len(policy.Groups))
+	for _, m := range w.nodes {
+		m.things = make([]thing, len(w.keys))
+	}
+	add(placement.Command{Kind: placement.CmdConfig, Policy: &policy, Config: text})
+}
+
+// index finds a resource; -1: there is none of that name.
+func (w *World) index(group, resource string) int {
+	for i := range w.keys {
+		if w.keys[i].group == group && w.keys[i].resource == resource {
+			return i
+		}
+	}
+	return -1
 }
 
 // configuration draws a configuration; the second and later ones keep the resources and change the rest.
 func (w *World) configuration() (placement.Policy, string) {
-	t := w.timing
+	n := 0
 	if w.shape.Groups != nil && w.chance(0.6) {
-		t.Duration = t.Duration * time.Duration(10+w.rng.IntN(15)) / 10
-		t.Drift = t.Duration / 200
+		n = w.retiming()
 	}
-	p := placement.Policy{SuspectAfter: t.Suspect, GroupWaitDelay: w.upTo(4 * t.Duration)}
-	for i := range 1 + w.rng.IntN(3) {
-		if w.shape.Groups != nil && i >= len(w.shape.Groups) {
-			break
-		}
+	t := w.timings[n]
+	p := placement.Policy{SuspectAfter: t.Suspect, GroupWaitDelay: w.upTo(4 * t.Duration), NeedsGate: t.Layer == lease.Gate}
+	groups := len(w.shape.Groups)
+	if groups == 0 {
+		groups = 1 + w.rng.IntN(3)
+	}
+	for i := range groups {
 		p.Groups = append(p.Groups, w.group(i, t))
 	}
-	for i := len(p.Groups); i < len(w.shape.Groups); i++ {
-		p.Groups = append(p.Groups, w.group(i, t))
+	return p, strconv.Itoa(n)
+}
+
+// retiming draws another timing: longer leases, another profile, another layer.
+func (w *World) retiming() int {
+	t := w.timings[w.rng.IntN(len(w.timings))]
+	profile, layer, over := t.Profile, t.Layer, lease.Overrides{}
+	switch w.rng.IntN(3) {
+	case 0:
+		over.Duration = t.Duration * time.Duration(10+w.rng.IntN(15)) / 10
+	case 1:
+		layer = lease.Layers[w.rng.IntN(len(lease.Layers))]
+	default:
+		profile, layer = lease.Profiles[w.rng.IntN(2)], lease.Layers[w.rng.IntN(len(lease.Layers))]
 	}
-	return p, configText(t.Duration)
+	t, err := lease.Derive(profile, layer, over)
+	if err != nil {
+		w.broken("a timing of the simulator: %v", err)
+	}
+	w.timings = append(w.timings, t)
+	return len(w.timings) - 1
+}
+
+// timingOf reads the text of a configuration, which is an index into World.timings here.
+func timingOf(text string) (int, bool) {
+	n, err := strconv.Atoi(text)
+	return n, err == nil
+}
+
+// longest is the longest lease that any configuration had.
+func (w *World) longest() (d time.Duration) {
+	for _, t := range w.timings {
+		d = max(d, t.Duration)
+	}
+	return d
 }
 
 func (w *World) group(i int, t lease.Timing) placement.GroupPolicy {
@@ -164,7 +199,7 @@ func (w *World) group(i int, t lease.Timing) placement.GroupPolicy {
 // resources draws an address and what it needs.
 func (w *World) resources(t lease.Timing) ([]placement.ResourcePolicy, placement.Standby) {
 	base := placement.ResourcePolicy{RunOn: placement.RunOnOwner, RestartAction: placement.RestartThenFailover, RestartThreshold: 1,
-		RestartPeriod: 10 * t.Duration, RestartDelay: 50 * time.Millisecond, PendingTimeout: 3 * t.Duration, StopBudget: time.Second}
+		RestartPeriod: 10 * t.Duration, RestartDelay: 50 * time.Millisecond, PendingTimeout: 3 * t.Duration, StopBudget: longestBudget}
 	address := base
 	address.Name, address.Address = "address", true
 	service := base

@@ -18,7 +18,7 @@ import (
 var (
 	seeds    = flag.Int("sim.n", 2000, "seeds to run")
 	firstOne = flag.Uint64("sim.seed", 0, "first seed; with -sim.n=1 it is run with its trace")
-	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, pause, timing")
+	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, pause, timing, freeze, suspend, unlucky, power, fence")
 	traceLen = flag.Int("sim.trace", 120, "newest events to print of a seed that fails")
 	weakOne  = flag.String("sim.weak", "", "weaken the code on purpose")
 )
@@ -40,7 +40,7 @@ func sweep(o Options, first uint64, n int) (total Stats, bad uint64, err error) 
 				o.Seed = first + i
 				s, _, e := Run(o)
 				mu.Lock()
-				total.add(s)
+				total.Add(s)
 				if e != nil && (err == nil || o.Seed < bad) {
 					bad, err = o.Seed, e
 					found.Store(true)
@@ -51,19 +51,6 @@ func sweep(o Options, first uint64, n int) (total Stats, bad uint64, err error) 
 	}
 	wg.Wait()
 	return total, bad, err
-}
-
-func (s *Stats) add(o Stats) {
-	s.Simulated += o.Simulated
-	s.Events += o.Events
-	s.Applied += o.Applied
-	s.Takeovers += o.Takeovers
-	s.Moves += o.Moves
-	s.Kills += o.Kills
-	s.Freezes += o.Freezes
-	s.Cuts += o.Cuts
-	s.Powers += o.Powers
-	s.Elected += o.Elected
 }
 
 func report(t *testing.T, seed uint64, err error) {
@@ -80,9 +67,17 @@ func TestSeeds(t *testing.T) {
 	if err != nil {
 		report(t, bad, err)
 	}
-	t.Logf("%d seeds, %.0f s of cluster time in %s: %+v", *seeds, total.Simulated.Seconds(), time.Since(start).Round(time.Millisecond), total)
-	if *seeds >= 100 && *stormOne == "" && (total.Takeovers < *seeds/2 || total.Moves < *seeds || total.Kills == 0 || total.Freezes == 0 || total.Cuts == 0 || total.Powers == 0) {
-		t.Errorf("too little happened for the guarantees to mean anything: %+v", total)
+	t.Logf("%d seeds, %.0f s of cluster time in %s: %s", *seeds, total.Simulated.Seconds(), time.Since(start).Round(time.Millisecond), total)
+	if *seeds < 100 || *stormOne != "" {
+		return
+	}
+	if total.Takeovers < *seeds/2 || total.Moves < *seeds || total.Upgrades == 0 || total.Silent == 0 {
+		t.Errorf("too little happened for the guarantees to mean anything: %s", total)
+	}
+	for _, f := range total.Injected() {
+		if f.N == 0 {
+			t.Errorf("no fault %q in %d seeds", f.Name, *seeds)
+		}
 	}
 }
 
@@ -135,6 +130,14 @@ func TestWeakenedCodeIsCaught(t *testing.T) {
 		{WeakGate, StormMoves},
 		{WeakSince, NoStorm},
 		{WeakFloor, StormTiming},
+		{WeakLayer, StormTiming},
+		{WeakDeaf, StormFreeze},
+		{WeakFresh, StormMute},
+		{WeakSuspend, StormSuspend},
+		{WeakTicket, StormUnlucky},
+		{WeakShut, StormMute},
+		{WeakSync, StormPower},
+		{WeakSlow, StormFreeze},
 	} {
 		t.Run(strings.ReplaceAll(string(c.weak), " ", "-"), func(t *testing.T) {
 			start := time.Now()

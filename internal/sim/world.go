@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -11,60 +10,31 @@ import (
 	"hacluster/placement"
 )
 
-// Weak names a way to break the code on purpose.
-type Weak string
-
-const (
-	Sound        Weak = ""
-	WeakWait     Weak = "takeover wait too short"
-	WeakGrants   Weak = "grants ignore Held and Index"
-	WeakWithhold Weak = "no Withhold"
-	WeakT0       Weak = "t0 taken after the answer"
-	WeakKernel   Weak = "kernel lifetime rounded up"
-	WeakReleased Weak = "Released promised without reading back"
-	WeakVerify   Weak = "leader confirms without asking a quorum"
-	WeakGate     Weak = "new process acts on an old copy of the state"
-	WeakSince    Weak = "new leader does not wait for its predecessor's leases"
-	WeakBoots    Weak = "late words of a former process count"
-	WeakFloor    Weak = "a shortened timing counts at once"
-)
-
-// Options of one run.
-type Options struct {
-	Seed  uint64
-	Weak  Weak
-	Storm Storm // forced; else drawn
-	Trace int   // newest events kept for the report; 0: 60
-}
-
 // World is one cluster in simulated time.
 type World struct {
-	opt    Options
-	rng    *rand.Rand
-	now    time.Duration
-	queue  events
-	seq    uint64
-	timing lease.Timing
-	nodes  []*machine
-	byName map[string]*machine
-	net    network
-	truth  []truth // by Raft index: what was committed and what it made; index 0 is the empty state
-	acted  map[string]uint64
-	quiet  bool // the faults have ended
-	keys   []key
-	faults regime
-	shape  placement.Policy // the configuration of the beginning
-	trace  []string
-	traced int
-	fail   error
-	Stats  Stats
-}
-
-// Stats say what a run did.
-type Stats struct {
-	Simulated                             time.Duration
-	Events, Applied, Takeovers, Moves     int
-	Kills, Freezes, Cuts, Powers, Elected int
+	opt     Options
+	rng     *rand.Rand
+	now     time.Duration
+	queue   events
+	seq     uint64
+	timing  lease.Timing   // of the beginning: faults last about as long as its leases
+	timings []lease.Timing // every one that a configuration had; ConfigText is an index
+	nodes   []*machine
+	byName  map[string]*machine
+	net     network
+	truth   []truth // by Raft index: what was committed and what it made; index 0 is the empty state
+	acted   []uint64
+	quiet   bool // the faults have ended
+	keys    []key
+	faults  regime
+	shape   placement.Policy // the configuration of the beginning
+	known   placement.Policy // the one that resources was made from
+	trace   []string
+	traced  int
+	fail    error
+	Stats   Stats
+	watched map[int]string // while an epilogue watches: what may not stop, by node and resource
+	fence   fencing
 }
 
 // truth is one committed entry.
@@ -74,55 +44,139 @@ type truth struct {
 	res   placement.Result
 }
 
-// event is something that happens at an instant, to a process if on is set: not at all when that has died, later while it
-// is frozen.
-type event struct {
-	at  time.Duration
-	seq uint64
-	on  *proc
-	fn  func()
+// actor is something that runs on a machine: a process, or the kernel. What is due while it cannot run happens when it runs
+// again, a little out of order.
+type actor struct {
+	m      *machine
+	dead   bool
+	kernel bool          // it does not mind that user space is frozen
+	frozen time.Duration // until then
 }
 
+// stopped is until when the actor cannot run.
+func (a *actor) stopped() time.Duration {
+	if a.kernel {
+		return a.m.asleep
+	}
+	return max(a.frozen, a.m.frozen, a.m.asleep)
+}
+
+// runs says that the actor is alive and nothing stops it.
+func (a *actor) runs() bool { return !a.dead && a.stopped() <= a.m.w.now }
+
+// maxEvents is far more than any run has.
+const maxEvents = 2_000_000
+
+// bootTime marks an event that comes from outside, or is set on the clock that counts on in suspend.
+const bootTime = -1
+
+// event is something that happens at an instant, to an actor if on is set.
+type event struct {
+	at    time.Duration
+	seq   uint64
+	slept time.Duration // of the machine when it was set, for what counts only the time awake; bootTime: counts all
+	on    *actor
+	fn    func()
+}
+
+func (e *event) before(o *event) bool { return e.at < o.at || e.at == o.at && e.seq < o.seq }
+
+// events is a heap, by hand: half of the time of a run went into container/heap's interfaces and swaps.
 type events []event
 
-func (q events) Len() int { return len(q) }
-func (q events) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
-}
-func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *events) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*q = old[:len(old)-1]
-	return e
+func (q *events) push(e event) {
+	h := append(*q, e)
+	i := len(h) - 1
+	for i > 0 {
+		up := (i - 1) / 4
+		if !e.before(&h[up]) {
+			break
+		}
+		h[i] = h[up]
+		i = up
+	}
+	h[i] = e
+	*q = h
 }
 
-// after runs fn on a process (nil: on nobody in particular) once d has passed.
-func (w *World) after(d time.Duration, on *proc, fn func()) {
+func (q *events) pop() event {
+	h := *q
+	top := h[0]
+	n := len(h) - 1
+	e := h[n]
+	h[n] = event{}
+	h = h[:n]
+	*q = h
+	if n == 0 {
+		return top
+	}
+	i := 0
+	for {
+		least, first := i, 4*i+1
+		if first >= n {
+			break
+		}
+		least = first
+		for c := first + 1; c < min(first+4, n); c++ {
+			if h[c].before(&h[least]) {
+				least = c
+			}
+		}
+		if !h[least].before(&e) {
+			break
+		}
+		h[i] = h[least]
+		i = least
+	}
+	h[i] = e
+	return top
+}
+
+// after runs fn on an actor (nil: on nobody in particular) once d has passed, suspended or not.
+func (w *World) after(d time.Duration, on *actor, fn func()) {
 	w.seq++
-	heap.Push(&w.queue, event{at: w.now + max(0, d), seq: w.seq, on: on, fn: fn})
+	w.queue.push(event{at: w.now + max(0, d), seq: w.seq, slept: bootTime, on: on, fn: fn})
+}
+
+// timer runs fn on an actor once its machine has been awake for d: timers of the kernel and of the Go runtime.
+func (w *World) timer(d time.Duration, on *actor, fn func()) {
+	w.seq++
+	w.queue.push(event{at: w.now + max(0, d), seq: w.seq, slept: on.m.slept, on: on, fn: fn})
+}
+
+// later says that an event cannot happen yet, and moves it.
+func (w *World) later(e *event) bool {
+	m := e.on.m
+	if e.slept >= 0 && e.slept < m.slept { // what counts only the time awake is due later by what was slept meanwhile
+		e.at, e.slept = max(w.now, e.at+m.slept-e.slept), m.slept
+		return true
+	}
+	if until := e.on.stopped(); until > w.now {
+		e.at = until + w.upTo(2*time.Millisecond)
+		return true
+	}
+	return false
 }
 
 // run lets time pass until an instant or the first broken guarantee.
 func (w *World) run(until time.Duration) {
-	for len(w.queue) > 0 && w.fail == nil {
-		if w.queue[0].at > until {
-			break
-		}
-		e := heap.Pop(&w.queue).(event)
+	for len(w.queue) > 0 && w.fail == nil && w.queue[0].at <= until {
+		e := w.queue.pop()
 		w.now = e.at
-		if p := e.on; p != nil {
-			if p.dead {
+		if e.on != nil {
+			if e.on.dead {
 				continue
 			}
-			if p.m.frozen > w.now { // it happens when the process runs again, a little out of order
-				w.after(p.m.frozen-w.now+w.upTo(2*time.Millisecond), p, e.fn)
+			if w.later(&e) {
+				w.seq++
+				e.seq = w.seq
+				w.queue.push(e)
 				continue
 			}
 		}
-		w.Stats.Events++
+		if w.Stats.Events++; w.Stats.Events > maxEvents {
+			w.broken("the simulator turns in circles: %d events", maxEvents)
+		}
 		e.fn()
 	}
 	if w.fail == nil {
@@ -161,7 +215,7 @@ func (w *World) Trace() string {
 	return strings.Join(append(append([]string{}, w.trace[at:]...), w.trace[:at]...), "\n")
 }
 
-func (w *World) chance(p float64) bool { return w.rng.Float64() < p }
+func (w *World) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
 
 func (w *World) upTo(d time.Duration) time.Duration {
 	if d <= 0 {
@@ -174,43 +228,10 @@ func (w *World) between(a, b time.Duration) time.Duration { return a + w.upTo(b-
 
 func (w *World) node() *machine { return w.nodes[w.rng.IntN(len(w.nodes))] }
 
-// wall is a machine's wall clock; wrong by a little, and only good for windows.
-func (m *machine) wall() time.Time { return wallBase.Add(m.w.now + m.skew) }
+// latest is the newest committed state.
+func (w *World) latest() *placement.State { return &w.truth[len(w.truth)-1].state }
 
 var (
 	wallBase = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	bootBase = time.Unix(1_000_000, 0).UTC()
 )
-
-// network is who can send to whom, and how well.
-type network struct {
-	cut  [][]bool // [from][to]
-	loss float64
-	slow time.Duration   // added at random to every message
-	lag  []time.Duration // added to every message to that node
-}
-
-// send delivers fn at another node's process, if the link is up at both ends of the way.
-func (w *World) send(from, to *machine, fn func(p *proc)) {
-	if from == to {
-		p := from.proc
-		w.after(w.upTo(50*time.Microsecond), p, func() { fn(p) })
-		return
-	}
-	if w.net.cut[from.i][to.i] || w.net.loss > 0 && w.chance(w.net.loss) {
-		return
-	}
-	delay := 100*time.Microsecond + w.upTo(400*time.Microsecond) + w.net.lag[to.i]
-	if w.net.slow > 0 {
-		delay += w.upTo(w.net.slow)
-	}
-	p := to.proc
-	if p == nil {
-		return
-	}
-	w.after(delay, p, func() {
-		if !w.net.cut[from.i][to.i] && to.up {
-			fn(p)
-		}
-	})
-}

@@ -1,0 +1,245 @@
+package sim
+
+import "time"
+
+// deadman is the parent of the agent, with the rules of fence.clock: at the end of the lease that was told last everything goes; an
+// agent that has said nothing for long is killed and started again.
+type deadman struct {
+	actor
+	told  bool      // something was said about a lease
+	until time.Time // zero: nothing is held
+	fired bool
+	heard time.Time
+	probe time.Time
+	gen   int           // of the timer
+	set   time.Duration // when it rings; 0: not set
+	begun time.Duration // of the agent
+	pause time.Duration
+}
+
+const (
+	frozenAfter  = 8 * time.Second
+	probation    = 500 * time.Millisecond
+	healthyRun   = 10 * time.Second
+	restartAfter = 100 * time.Millisecond // RestartSec of the unit
+)
+
+// startParent is what init does.
+func (m *machine) startParent() {
+	if !m.up || m.parent != nil {
+		return
+	}
+	if m.boots > 1 {
+		m.w.Stats.Dead++
+	}
+	d := &deadman{actor: actor{m: m}}
+	m.parent = d
+	m.w.log("%s starts its dead man", m.name)
+	d.startAgent()
+}
+
+// startAgent starts the agent, unless one that belonged to a former dead man is there still: it has the store locked.
+func (d *deadman) startAgent() {
+	m := d.m
+	d.heard, d.probe = m.clock(), time.Time{}
+	if m.proc != nil {
+		d.again()
+		return
+	}
+	d.begun = m.w.now
+	m.startAgent()
+	d.arm()
+	m.guard()
+}
+
+// ended is called when the agent has died.
+func (d *deadman) ended() {
+	if d.m.w.now-d.begun > healthyRun {
+		d.pause = 0
+	}
+	d.again()
+}
+
+func (d *deadman) again() {
+	pause := d.pause
+	d.pause = min(max(2*d.pause, 50*time.Millisecond), 5*time.Second)
+	d.m.w.timer(pause+d.m.w.upTo(10*time.Millisecond), &d.actor, func() {
+		if d.m.proc == nil {
+			d.startAgent()
+		} else if d.m.proc.parent != d {
+			d.again()
+		}
+	})
+}
+
+// tell is the agent's word. What a frozen dead man is told it hears when it goes on.
+func (d *deadman) tell(until time.Time) {
+	if !d.runs() {
+		d.m.w.after(0, &d.actor, func() { d.hear(until) })
+		return
+	}
+	d.hear(until)
+}
+
+func (d *deadman) hear(until time.Time) {
+	known := d.told
+	d.heard, d.probe, d.told = d.m.clock(), time.Time{}, true
+	if !until.Equal(d.until) {
+		d.until, d.fired = until, false
+		d.arm()
+	}
+	if !known {
+		d.m.guard()
+	}
+}
+
+// alive notes that the agent's loop turns.
+func (d *deadman) alive() {
+	if d.runs() {
+		d.heard, d.probe = d.m.clock(), time.Time{}
+	}
+}
+
+func (d *deadman) next() time.Time {
+	next := d.heard.Add(frozenAfter)
+	if !d.until.IsZero() && !d.fired && d.until.Before(next) {
+		next = d.until
+	}
+	if !d.probe.IsZero() && d.probe.Before(next) {
+		next = d.probe
+	}
+	return next
+}
+
+// arm sets the timer, which counts boot time; one that rings too early is set again then.
+func (d *deadman) arm() {
+	w := d.m.w
+	at := w.now + max(10*time.Microsecond, d.m.span(d.next().Sub(d.m.clock())))
+	if d.set != 0 && d.set <= at {
+		return
+	}
+	d.gen++
+	gen := d.gen
+	d.set = max(at, 1)
+	ring := func() {
+		if d.gen == gen {
+			d.set = 0
+			d.due()
+		}
+	}
+	if w.opt.Weak == WeakSuspend {
+		w.timer(at-w.now, &d.actor, ring)
+	} else {
+		w.after(at-w.now, &d.actor, ring)
+	}
+}
+
+func (d *deadman) due() {
+	m := d.m
+	now := m.clock()
+	if !d.until.IsZero() && !d.fired && !now.Before(d.until) {
+		d.fired = true
+		d.probe = now.Add(probation)
+		if m.w.opt.Weak != WeakDeaf {
+			m.release(&d.actor, "the dead man")
+		}
+	}
+	if now.Sub(d.heard) >= frozenAfter || !d.probe.IsZero() && !now.Before(d.probe) {
+		d.heard, d.probe = now, time.Time{}
+		if p := m.proc; p != nil && p.parent == d {
+			m.w.log("%s: the dead man kills its silent agent", m.name)
+			m.w.Stats.Agents++
+			m.endAgent()
+		}
+	}
+	d.arm()
+}
+
+// release takes away every address, and kills what is exclusive; a few milliseconds of work.
+func (m *machine) release(by *actor, who string) {
+	w := m.w
+	w.after(w.between(100*time.Microsecond, 3*time.Millisecond), by, func() {
+		for i := range m.things {
+			if w.keys[i].address && m.things[i].on {
+				m.turnOff(i, who)
+			}
+		}
+		for i := range m.things {
+			if w.keys[i].exclusive && m.things[i].on {
+				m.kill(i)
+			}
+		}
+	})
+}
+
+// bequeath leaves an executor behind: at the end of the lease it takes everything away unless a successor has a later one.
+func (d *deadman) bequeath() {
+	m, w := d.m, d.m.w
+	if d.until.IsZero() || d.fired {
+		return
+	}
+	heir, until := &actor{m: m}, d.until
+	if m.heir != nil {
+		m.heir.dead = true // the newest knows best; both would do the same
+	}
+	m.heir = heir
+	w.after(m.span(until.Sub(m.clock())), heir, func() {
+		if !m.will.After(until) {
+			m.release(heir, "the executor")
+		}
+		w.after(longestBudget+wakeGrace, heir, func() {
+			heir.dead = true
+			if m.heir == heir {
+				m.heir = nil
+			}
+			m.guard()
+		})
+	})
+}
+
+// killParent is SIGKILL for the dead man. The agent notices by the line between them, when it runs; init starts another.
+func (m *machine) killParent(back time.Duration) {
+	d := m.parent
+	d.dead, m.parent = true, nil
+	m.guard()
+	if p := m.proc; p != nil {
+		m.w.after(m.w.upTo(time.Millisecond), &p.actor, p.abandon)
+	}
+	m.w.timer(back, m.init, m.startParent)
+}
+
+// abandon is what an agent does whose dead man has died: nobody would take away what it holds if it were frozen now.
+func (p *proc) abandon() {
+	m, w := p.m, p.w
+	w.log("%s: its agent ends because the dead man has died", m.name)
+	longest := time.Duration(0)
+	for i := range m.things {
+		if w.keys[i].exclusive {
+			takes, _ := m.kill(i)
+			longest = max(longest, takes)
+		}
+	}
+	w.after(longest, &p.actor, m.endAgent)
+}
+
+// stop ends parent and agent in order: both go, an executor stays.
+func (m *machine) stop() {
+	if d := m.parent; d != nil {
+		d.bequeath()
+		d.dead, m.parent = true, nil
+	}
+	m.endAgent()
+	m.guard()
+}
+
+func (m *machine) endAgent() {
+	p := m.proc
+	if p == nil {
+		return
+	}
+	p.dead, m.proc = true, nil
+	m.guard()
+	if d := m.parent; d != nil && p.parent == d {
+		m.w.after(m.w.upTo(time.Millisecond), &d.actor, d.ended)
+	}
+}

@@ -1,0 +1,97 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+)
+
+// Weak names a way to break the code on purpose.
+type Weak string
+
+const (
+	Sound        Weak = ""
+	WeakWait     Weak = "takeover wait too short"
+	WeakGrants   Weak = "grants ignore Held and Index"
+	WeakWithhold Weak = "no Withhold"
+	WeakT0       Weak = "t0 taken after the answer"
+	WeakKernel   Weak = "kernel lifetime rounded up"
+	WeakReleased Weak = "Released promised without reading back"
+	WeakVerify   Weak = "leader confirms without asking a quorum"
+	WeakGate     Weak = "new process acts on an old copy of the state"
+	WeakSince    Weak = "new leader does not wait for its predecessor's leases"
+	WeakBoots    Weak = "late words of a former process count"
+	WeakFloor    Weak = "a shortened timing counts at once"
+	WeakDeaf     Weak = "dead man deaf"
+	WeakFresh    Weak = "dead man told a fresh D"
+	WeakSuspend  Weak = "suspend ignored"
+	WeakTicket   Weak = "gate renewed late, without tickets"
+	WeakShut     Weak = "gate opened for a fresh D"
+	WeakLayer    Weak = "Floor ignored on a change of the layer"
+	WeakSync     Weak = "a vote and the newest entries are not on disk"
+	WeakSlow     Weak = "kills outlast the stop budget"
+	WeakFence    Weak = "fencing unconfirmed believed"
+)
+
+// Options of one run.
+type Options struct {
+	Seed  uint64
+	Weak  Weak
+	Storm Storm // forced; else drawn
+	Trace int   // newest events kept for the report; 0: none
+}
+
+// Stats say what a run did. Comparable, so that two runs of one seed can be held against each other.
+type Stats struct {
+	Simulated                          time.Duration
+	Events, Applied, Takeovers, Moves  int
+	Elected, Promises                  int
+	Faults                             [maxFaults]int // by index into the table of faults
+	Excused                            int            // two runs that no layer could have prevented (docs/design.md, "What is limited")
+	Agents, Dead, Unsettled            int            // agents and dead men started again; L1 judged by the longest timing
+	Silent, Upgrades, Lossless, Costly int            // epilogues: L2, L3, death of a leader that cost no owner its lease, and that did
+}
+
+// Add sums up.
+func (s *Stats) Add(o Stats) {
+	s.Simulated += o.Simulated
+	s.Events += o.Events
+	s.Applied += o.Applied
+	s.Takeovers += o.Takeovers
+	s.Moves += o.Moves
+	s.Elected += o.Elected
+	s.Promises += o.Promises
+	for i := range s.Faults {
+		s.Faults[i] += o.Faults[i]
+	}
+	s.Excused += o.Excused
+	s.Agents += o.Agents
+	s.Dead += o.Dead
+	s.Silent += o.Silent
+	s.Upgrades += o.Upgrades
+	s.Lossless += o.Lossless
+	s.Costly += o.Costly
+}
+
+// Fault is how often one kind was injected.
+type Fault struct {
+	Name string
+	N    int
+}
+
+// Injected lists the faults of each kind, in the order of the table; kinds of one name are summed up.
+func (s Stats) Injected() []Fault {
+	var out []Fault
+	at := map[string]int{}
+	for i, f := range faults {
+		if _, ok := at[f.name]; !ok {
+			at[f.name] = len(out)
+			out = append(out, Fault{Name: f.name})
+		}
+		out[at[f.name]].N += s.Faults[i]
+	}
+	return out
+}
+
+func (s Stats) String() string {
+	return fmt.Sprintf("%d events, %d commands, %d takeovers, %d planned moves, %d elections, faults %v", s.Events, s.Applied, s.Takeovers, s.Moves, s.Elected, s.Injected())
+}

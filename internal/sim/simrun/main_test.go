@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hacluster/internal/sim"
+)
+
+func TestItRunsReportsAndWritesItsSection(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "reliability.md")
+	if err := os.WriteFile(file, []byte("before\n"+begin+"old\n"+end+"\nafter\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	if code := run([]string{"-n", "20", "-seed", "100", "-write", "-doc", file}, &out, &errs); code != 0 {
+		t.Fatalf("code %d: %s%s", code, &out, &errs)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"before\n", "\nafter\n", "`scripts/sim -n 20 -seed 100`", "| clusters (seeds) | 20 |", "**0**", "power cut"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	if strings.Contains(string(text), "old") {
+		t.Error("the former section is still there")
+	}
+}
+
+func TestABrokenGuaranteeEndsWithOneAndTheSeed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "none.md")
+	var out, errs bytes.Buffer
+	code := run([]string{"-n", "40", "-weak", string(sim.WeakReleased), "-write", "-doc", file}, &out, &errs)
+	if code != 1 || !strings.Contains(out.String(), "repeat with: scripts/sim -trace -seed") {
+		t.Errorf("code %d, output\n%s", code, &out)
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("figures of a run that broke something were written")
+	}
+}
+
+func TestGroup(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := group(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
