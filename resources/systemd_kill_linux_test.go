@@ -21,7 +21,9 @@ func deaf(t *testing.T) {
 		<-ctx.Done()
 		return nil, fmt.Errorf("%w: %w", ErrNoSystemd, ctx.Err())
 	}
-	t.Cleanup(func() { busConnect = old })
+	booted := bootedBySystemd
+	bootedBySystemd = t.TempDir()
+	t.Cleanup(func() { busConnect, bootedBySystemd = old, booted })
 }
 
 // inMadeUnit makes the cgroup of a service in one hierarchy, as systemd would, with one process in it.
