@@ -145,14 +145,16 @@ func (g *gatekeeper) stand() error {
 }
 
 // guard puts an address behind the gate, closed, before it is added. It reports whether the address is gated; where the
-// gate is required the error says why it is not.
+// gate is required the error says why it is not. Where the configuration does without a gate an address may still be
+// guarded, from a moment ago when it did not: it must be opened like any other, or it would be taken for one that is not held,
+// and started again and again. tend takes it from under the gate once it serves.
 func (g *gatekeeper) guard(a netip.Addr) (bool, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	err := g.none
 	switch {
 	case !g.wanted:
-		return false, nil
+		return g.guarded[a], nil
 	case err == nil:
 		err = g.fence(a)
 		if errors.Is(err, vip.ErrNoGate) {

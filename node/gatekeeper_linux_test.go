@@ -155,6 +155,24 @@ func TestGatekeeper(t *testing.T) {
 			b.tend([]front{b.leased(time.Minute)})
 			b.is("no gate")
 		},
+		"what is still guarded when it is started without the gate is opened, and unguarded once it serves": func(b *gateBench) {
+			b.follow(true, true)
+			b.tend([]front{absent(b)})
+			b.follow(false, false) // and the start of the address is faster than the next tend
+			gated, err := b.guard(b.a)
+			if err != nil || !gated {
+				b.t.Fatalf("a start behind a closed gate would go on without opening it: %v, %v", gated, err)
+			}
+			if err := b.open(b.a, boottime.Now().Add(time.Minute)); err != nil {
+				b.t.Fatal(err)
+			}
+			b.is("open")
+			b.tend([]front{b.leased(time.Minute)})
+			b.is("no gate")
+			if gated, err := b.guard(b.a); gated || err != nil {
+				b.t.Errorf("a start without the gate: %v, %v", gated, err)
+			}
+		},
 		"an unguarded address gets no lifetime beyond the lease": func(b *gateBench) {
 			b.follow(true, true)
 			until := boottime.Now()
