@@ -267,6 +267,9 @@ func (r Round) String() string {
 	if r.Twice > 0 && r.Excuse != "" {
 		t += "; twice is excused: " + r.Excuse
 	}
+	if r.Blind > stall {
+		t += fmt.Sprintf("; the machine stood still: the instruments did not look for %s", ms(r.Blind))
+	}
 	if r.Stuck != "" {
 		t += "\n     STUCK: " + r.Stuck
 	}
@@ -275,6 +278,10 @@ func (r Round) String() string {
 	}
 	return t
 }
+
+// stall is a pause of the instruments, which run at a higher priority than all else, that says that the machine has no time
+// for anybody: what clusters do meanwhile says little.
+const stall = 100 * time.Millisecond
 
 func ms(d time.Duration) string {
 	if d > 0 && d < time.Millisecond {
