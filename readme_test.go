@@ -96,3 +96,30 @@ func readIfText(t *testing.T, name string) string {
 	}
 	return read(t, name)
 }
+
+// TestTheModelNamesWhatExists keeps the table that maps the model of the lease to the code true: docs/model/check says the
+// same, but only in the full run.
+func TestTheModelNamesWhatExists(t *testing.T) {
+	name := regexp.MustCompile("`([^`]*)`")
+	rows := 0
+	for line := range strings.Lines(read(t, "docs/model/README.md")) {
+		cells := strings.Split(line, "|")
+		if !strings.HasPrefix(line, "| `") || len(cells) < 4 {
+			continue
+		}
+		rows++
+		text := ""
+		for _, m := range name.FindAllStringSubmatch(cells[3], -1) {
+			if strings.HasSuffix(m[1], ".go") {
+				text = read(t, m[1])
+				continue
+			}
+			if !regexp.MustCompile(`\b` + regexp.QuoteMeta(m[1]) + `\b`).MatchString(text) {
+				t.Errorf("docs/model/README.md maps to %s, which is not in the file it names:\n%s", m[1], line)
+			}
+		}
+	}
+	if rows < 10 {
+		t.Errorf("the table has %d rows; was it moved?", rows)
+	}
+}
