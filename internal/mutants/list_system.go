@@ -65,7 +65,7 @@ var deadManMutants = []mutant{
 		tests("fence", "TestAddressesEndWithTheLease")},
 	{"executor-at-once", "the executor does not wait for the end of the lease", "fence/executor_linux.go",
 		"time.Sleep(left)\n", "break\n",
-		tests("fence", "TestLeaseIsExecutedAfterTheDeadMansOwnEnd|TestSuccessorsLeaseIsNotExecuted")},
+		tests("fence", "TestTheExecutorWaitsForTheEndOfTheLease")},
 	{"executor-blind", "the executor takes away what a successor holds", "fence/executor_linux.go",
 		"next.After(until) {", "false && next.After(until) {",
 		tests("fence", "TestSuccessorsLeaseIsNotExecuted")},
