@@ -155,8 +155,14 @@ func (a *arena) begin(ctx context.Context, p Plan, bound time.Duration) (why str
 	if err := a.forgetRuns(); err != nil {
 		return err.Error()
 	}
-	if err := a.apply(ctx, p); err != nil {
-		return err.Error()
+	for end := time.Now().Add(bound); ; time.Sleep(100 * time.Millisecond) { // the leader of the round before may just be replaced
+		err := a.apply(ctx, p)
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) || ctx.Err() != nil {
+			return err.Error()
+		}
 	}
 	if why := a.converge(ctx, bound, true); why != "" {
 		return why
