@@ -110,7 +110,7 @@ var placementMutants = []mutant{
 		tests("placement", "TestReconcile$")},
 	{"act-after-lease", "a node acts although its lease has ended", "placement/reconcile.go",
 		"r.act = r.mine && leased && until.After(now)", "r.act = r.mine && leased && !until.IsZero()",
-		append(tests("placement", "TestReconcile$"), command{pkg: "internal/sim", run: "TestSeeds", args: "-sim.n=300"})},
+		tests("placement", "TestReconcile$")},
 	{"gentle-without-lease", "what is exclusive is stopped in order, not killed, when the lease has ended", "placement/reconcile.go",
 		"r.severed && (res.Address || res.Exclusive):", "r.severed && res.Address:",
 		tests("placement", "TestReconcile$")},
