@@ -251,11 +251,12 @@ twice (S2), with an x the part of it in rounds where design.md says that it may:
 	return b.Bytes()
 }
 
-// release is the kernel's.
+// release is the kernel's, without what its builder appended.
 func release() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
 		return "?"
 	}
-	return unix.ByteSliceToString(u.Release[:])
+	version, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
+	return version
 }
