@@ -158,8 +158,16 @@ func (p *proc) timeout(until time.Time) time.Duration {
 func (p *proc) unlucky() {
 	if !p.w.quiet && p.w.chance(p.w.faults.unlucky) {
 		p.w.inject("agent stopped between clock and system call")
-		p.w.log("%s: its agent is stopped between clock and system call", p.m.name)
-		p.freeze(p.w.between(time.Millisecond, 2*p.timing.Duration))
+		m, w, d := p.m, p.w, p.timing.Duration
+		if w.chance(0.5) {
+			w.stopSomehow(m, w.between(time.Millisecond, 3*d))
+			return
+		}
+		// For a moment, so that the message is handled, and then for long: nobody mends what it did.
+		short := w.between(time.Millisecond, d)
+		if w.stopSomehow(m, short) {
+			w.after(short+3*time.Millisecond, nil, func() { w.stopSomehow(m, w.between(d, 4*d)) })
+		}
 	}
 }
 

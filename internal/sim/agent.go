@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"hacluster/lease"
@@ -43,16 +45,25 @@ type proc struct {
 	holds  uint64 // groups of which something is or may be here
 	told   bool   // the dead man has been told something by this process
 
+	scratch  scratch
 	renewing bool
+	renewN   int
 	knew     bool
 	failing  bool // its disk took no write: it is about to end
+}
+
+// scratch is what a round of the act loop hands to placement.Reconcile, used again in the next: nothing keeps it.
+type scratch struct {
+	leased map[string]time.Time
+	local  map[string]map[string]placement.LocalResource
 }
 
 // startAgent begins a process of the agent. It adopts what it finds.
 func (m *machine) startAgent() {
 	w := m.w
 	p := &proc{actor: actor{m: m}, w: w, parent: m.parent, state: &w.truth[m.disk.snapshot].state, slots: make([]slot, len(w.keys)),
-		released: map[string]uint64{}, rounds: map[string]uint64{}, report: &placement.Report{}}
+		released: map[string]uint64{}, rounds: map[string]uint64{}, report: &placement.Report{},
+		scratch: scratch{map[string]time.Time{}, map[string]map[string]placement.LocalResource{}}}
 	m.boots++
 	p.boot = m.boots
 	p.timing = w.timings[m.kept]
@@ -99,10 +110,16 @@ func (p *proc) applied() {
 // knows says that the agent has heard of a configuration: what it is to start, stop and kill.
 func (p *proc) knows() bool { return p.state.ConfigVersion > 0 }
 
-// renewLoop renews the lease at its interval.
+// renewLoop renews the lease at its interval, which begins anew at each renewal.
 func (p *proc) renewLoop() {
 	p.renew()
-	p.w.timer(p.m.span(p.timing.Renew), &p.actor, p.renewLoop)
+	p.renewN++
+	n := p.renewN
+	p.w.timer(p.m.span(p.timing.Renew), &p.actor, func() {
+		if p.renewN == n {
+			p.renewLoop()
+		}
+	})
 }
 
 func (p *proc) kickRenew() {
@@ -110,7 +127,7 @@ func (p *proc) kickRenew() {
 		p.renewing = true
 		p.w.after(p.w.upTo(100*time.Microsecond), &p.actor, func() {
 			p.renewing = false
-			p.renew()
+			p.renewLoop()
 		})
 	}
 }
@@ -211,7 +228,8 @@ func (p *proc) act() {
 	}
 	until, mask := p.leased()
 	now := p.m.clock()
-	leased := map[string]time.Time{}
+	clear(p.scratch.leased)
+	leased := p.scratch.leased
 	for g := range w.shape.Groups {
 		if mask&(1<<g) != 0 {
 			leased[w.shape.Groups[g].Name] = until
@@ -319,14 +337,32 @@ func (p *proc) bounce() {
 }
 
 func (p *proc) say(r *placement.Report) {
-	r.Gate = true
-	old := *p.report
+	r.Gate, r.Config = true, p.config
+	old := p.report
 	p.report = r
-	old.Applied = r.Applied
-	if !reflect.DeepEqual(&old, r) {
+	if !p.w.sameReport(old, r) {
 		p.rev++
 		p.kickRenew()
 	}
+}
+
+// sameReport says that nothing changed that a decision could depend on, as node.sameReport does: by looking at what differs in
+// the simulator. One run in 64 looks at everything.
+func (w *World) sameReport(a, b *placement.Report) bool {
+	same := a.Node == b.Node && a.ID == b.ID && a.Config == b.Config && a.Leaving == b.Leaving && a.Gate == b.Gate && a.Unsure == b.Unsure && len(a.Groups) == len(b.Groups) && len(a.Ladder) == len(b.Ladder)
+	for g := 0; same && g < len(w.shape.Groups); g++ {
+		x, y := a.Groups[w.shape.Groups[g].Name], b.Groups[w.shape.Groups[g].Name]
+		same = x.Holding == y.Holding && x.Released == y.Released && x.Ready == y.Ready && x.Trouble == y.Trouble && x.Resource == y.Resource &&
+			x.Blocked == y.Blocked && slices.Equal(x.Evidence, y.Evidence) && maps.Equal(x.Resources, y.Resources)
+	}
+	if w.opt.Seed%64 == 0 {
+		c := *a
+		c.Applied = b.Applied
+		if reflect.DeepEqual(&c, b) != same {
+			w.broken("the simulator overlooks what changed in a report: %+v, %+v", a, b)
+		}
+	}
+	return same
 }
 
 // retime takes up the timing of a new configuration, and the layer that it counts on.
@@ -344,7 +380,7 @@ func (p *proc) retime() {
 
 // local gathers what runs here.
 func (p *proc) local(st *placement.State) map[string]map[string]placement.LocalResource {
-	out := make(map[string]map[string]placement.LocalResource, len(st.Policy.Groups))
+	out := p.scratch.local
 	for i := range p.w.keys {
 		k := &p.w.keys[i]
 		gs := st.Groups[k.group]

@@ -69,7 +69,7 @@ func (w *World) excused(m *machine, i int) bool {
 	if w.keys[i].address {
 		return w.now < m.grace || alone && (m.gate && m.flushed || m.slept > t.slept)
 	}
-	return t.stuck || alone || w.now < m.grace+w.lateKill()
+	return t.stuck || alone || w.now < m.grace+lateKill
 }
 
 // checkElected is run at each election: nothing committed is lost (S4). A candidate may win a term that is over by then.
@@ -141,7 +141,7 @@ func (w *World) offline() string {
 			continue
 		}
 		for _, r := range g.Resources {
-			if i := w.index(g.Name, r.Name); !m.serves(i) || m.proc.slots[i].doing != "" {
+			if i := w.index(g.Name, r.Name); !m.serves(i) || m.proc.slots[i].doing != "" || m.things[i].ends != 0 {
 				missing = append(missing, g.Name+"/"+r.Name+" is not served by its owner "+gs.Owner)
 			}
 		}
@@ -152,11 +152,16 @@ func (w *World) offline() string {
 // settleDown waits until everything is online, for a while, or the bound of L1 has passed.
 func (w *World) settleDown() {
 	bound := w.now + calmFor*w.longest() + calmBase
+	thawed := w.now
 	for _, m := range w.nodes {
-		bound = max(bound, m.stopped()+calmFor*w.longest()+calmBase)
+		thawed = max(thawed, m.stopped()+lateKill)
 	}
+	bound += thawed - w.now
 	for well := 0; w.fail == nil && well <= 2; well++ {
 		missing := w.offline()
+		if w.now < thawed { // a dead man that goes on takes away what its old deadline covers, for a moment
+			well = -1
+		}
 		if missing != "" {
 			well = -1
 			if w.now >= bound {

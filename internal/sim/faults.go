@@ -71,6 +71,46 @@ var networkFaults = []fault{
 		w.after(4*d, nil, func() { w.net.lag[m.i] = 0 })
 		return true
 	}},
+	{"late, then mute, then frozen", func(w *World) bool { // what is armed with a fresh lease, and not with what is left of one, lasts too long
+		m, d := w.node(), w.timing.Duration
+		if !m.up || m.stopped() > w.now {
+			return false
+		}
+		lag := w.between(d/4, d*3/4)
+		w.net.lag[m.i] = lag
+		w.log("%s hears everything %s late", m.name, lag)
+		w.after(w.between(d, 2*d), nil, func() {
+			if w.quiet {
+				return
+			}
+			w.cutFor(m, false, true, 6*d)
+			w.after(lag, nil, func() {
+				w.net.lag[m.i] = 0
+				if !w.quiet {
+					w.stopSomehow(m, w.between(3*d, 5*d))
+				}
+			})
+		})
+		return true
+	}},
+}
+
+// stopSomehow freezes an agent, with its dead man, or with everything.
+func (w *World) stopSomehow(m *machine, d time.Duration) bool {
+	if !m.up || m.stopped() > w.now || m.proc == nil || m.parent == nil {
+		return false
+	}
+	switch w.rng.IntN(3) {
+	case 0:
+		m.proc.freeze(d)
+		w.log("%s: its agent is frozen until %.3fs", m.name, m.proc.frozen.Seconds())
+	case 1:
+		m.proc.freeze(d)
+		m.parent.freeze(d)
+	default:
+		m.freeze(d)
+	}
+	return true
 }
 
 var processFaults = []fault{

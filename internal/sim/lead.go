@@ -48,10 +48,13 @@ type round struct {
 	term  uint64
 	asks  []ask
 	asked int
-	order []*machine
+	order [maxNodes]*machine
+	nodes int
 	agree uint64 // who answered, a bit for each node
 	done  bool
 }
+
+const maxNodes = 5
 
 type pending struct {
 	index, term uint64
@@ -81,8 +84,8 @@ func (l *leader) applied() {
 	}
 	if l.busy != nil && p.raft.applied >= l.busy.index {
 		l.busy = nil
+		l.answer() // between two proposals of one decision grants may go out, as in package node
 		l.next()
-		l.answer()
 	}
 }
 
@@ -97,6 +100,9 @@ func (l *leader) renew(a ask) {
 		return // from a process that has been replaced: what it promised, its successor may not know yet
 	}
 	if !known || old.boot != a.from.boot || a.seq > old.seq {
+		if !known || old.boot != a.from.boot {
+			l.p.replicate() // a new process learns at once what is committed
+		}
 		news := !known || old.boot != a.from.boot || old.rev != a.rev
 		*old = reported{boot: a.from.boot, seq: a.seq, rev: a.rev, report: a.report}
 		if news {
@@ -118,12 +124,13 @@ func (l *leader) renew(a ask) {
 // last time; the rest when one of them is slow.
 func (l *leader) verify() {
 	p, w := l.p, l.p.w
-	r := &round{term: l.term, asks: l.asks, agree: 1 << p.m.i, order: make([]*machine, 0, len(w.nodes))}
+	r := &round{term: l.term, asks: l.asks, agree: 1 << p.m.i}
 	l.round, l.asks = r, nil
 	for _, late := range []bool{false, true} {
 		for _, m := range w.nodes {
 			if m != p.m && l.slow[m.i] == late {
-				r.order = append(r.order, m)
+				r.order[r.nodes] = m
+				r.nodes++
 			}
 		}
 	}
@@ -138,7 +145,7 @@ func (l *leader) verify() {
 				l.slow[m.i] = true
 			}
 		}
-		l.question(r, len(r.order))
+		l.question(r, r.nodes)
 		w.timer(renew*7/8, &p.actor, func() {
 			if !r.done {
 				l.end(r)
@@ -201,8 +208,9 @@ func (l *leader) answer() {
 
 func (l *leader) grant(asks []ask) {
 	st := l.p.state
+	owned := map[string]uint64{}
 	for _, a := range asks {
-		owned := map[string]uint64{}
+		clear(owned)
 		for group, gs := range st.Groups { // order-free
 			if gs.Owner == a.from.m.name {
 				owned[group] = gs.Epoch

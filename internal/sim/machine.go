@@ -208,7 +208,7 @@ const (
 )
 
 // lateKill is how long a kill takes that begins late: by who comes back and finds that it is due.
-func (w *World) lateKill() time.Duration { return longestBudget + w.timing.Margin + wakeGrace }
+const lateKill = longestBudget + 500*time.Millisecond + wakeGrace
 
 func (m *machine) backFrom(grace time.Duration, what string) {
 	w := m.w
@@ -223,7 +223,7 @@ func (m *machine) backFrom(grace time.Duration, what string) {
 			w.recheck(m, true)
 		}
 	})
-	w.after(grace+w.lateKill()+time.Microsecond, nil, func() { w.recheck(m, false) })
+	w.after(grace+lateKill+time.Microsecond, nil, func() { w.recheck(m, false) })
 }
 
 // stopped is until when something of the machine is frozen or asleep.
@@ -259,7 +259,7 @@ func (m *machine) guard() {
 		return
 	}
 	watch := m.watch
-	wait := max(0, m.span(m.will.Sub(m.clock()))) + w.lateKill()
+	wait := max(0, m.span(m.will.Sub(m.clock()))) + lateKill
 	w.after(wait, nil, func() {
 		if m.watch == watch && m.up {
 			m.bare = false

@@ -373,7 +373,7 @@ func (w *World) commit(index uint64, e *entry) {
 	if e.cmd != nil {
 		next, res = s.Apply(*e.cmd)
 		w.checkApply(&s, &next, e.cmd, res)
-		if w.opt.Weak == WeakFloor {
+		if w.opt.Weak == WeakFloor || w.opt.Weak == WeakLayer && next.KernelLease != s.KernelLease {
 			next.Floor, next.FloorIndex = 0, 0
 		}
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	troubleFor = 30 // faults last for this many lease durations
+	troubleFor = 18 // faults last for this many lease durations
 	calmFor    = 25 // within this many of the longest one, and calmBase, everything is online again (L1)
 	calmBase   = 15 * time.Second
 
@@ -37,7 +37,7 @@ func newWorld(o Options) *World {
 	w.drawRegime()
 	n := 3
 	if w.chance(0.2) {
-		n = 5
+		n = maxNodes
 	}
 	witness := w.chance(0.5)
 	for i := range n {
@@ -97,7 +97,7 @@ func (w *World) found() {
 	for _, m := range w.nodes {
 		m.things = make([]thing, len(w.keys))
 	}
-	add(placement.Command{Kind: placement.CmdConfig, Policy: &policy, Config: text})
+	add(placement.Command{Kind: placement.CmdConfig, Policy: &policy, Config: text, KernelLease: string(w.timing.Layer)})
 }
 
 // index finds a resource; -1: there is none of that name.

@@ -16,12 +16,13 @@ const (
 	// StormFreeze kills and freezes agents and dead men, alone and together.
 	StormFreeze  Storm = "freeze"
 	StormSuspend Storm = "suspend" // machines sleep
+	StormLate    Storm = "late"    // answers are late, and who gets them is frozen
 	StormUnlucky Storm = "unlucky" // agents stop between clock and system call
 	StormPower   Storm = "power"   // machines lose power, disks are full, leadership moves
 	StormFence   Storm = "fence"   // owners fall silent, and fence devices lie, fail and take their time
 )
 
-var storms = []Storm{StormMoves, StormMute, StormPause, StormTiming, StormFreeze, StormSuspend, StormUnlucky, StormPower, StormFence}
+var storms = []Storm{StormMoves, StormMute, StormPause, StormTiming, StormFreeze, StormSuspend, StormLate, StormUnlucky, StormPower, StormFence}
 
 // regime is how rough a run is; drawn once.
 type regime struct {
@@ -92,6 +93,8 @@ func (w *World) brew(storm Storm) {
 		r.every, only = 3*d/2, []string{"agent killed", "agent frozen", "dead man killed", "dead man frozen", "both killed", "both frozen", "user space frozen", "upgrade"}
 	case StormSuspend:
 		r.every, only = 2*d, []string{"suspend"}
+	case StormLate:
+		r.every, only = 4*d, []string{"late, then mute, then frozen"}
 	case StormUnlucky:
 		r.every, r.unlucky, only = 4*d, 0.05, []string{"administrator"}
 	case StormPower:
