@@ -338,6 +338,9 @@ func (p *proc) bounce() {
 
 func (p *proc) say(r *placement.Report) {
 	r.Gate, r.Config = true, p.config
+	if p.m.i == p.w.fence.unsure {
+		r.Unsure = "no layer ends what is exclusive"
+	}
 	old := p.report
 	p.report = r
 	if !p.w.sameReport(old, r) {

@@ -112,6 +112,9 @@ func (w *World) checkApply(before, after *placement.State, c *placement.Command,
 	switch c.Kind {
 	case placement.CmdTakeover:
 		w.Stats.Takeovers++
+		if c.Reason.Rule == placement.RuleFenced {
+			w.Stats.Fenced++
+		}
 	case placement.CmdReleased:
 		w.Stats.Moves++
 	}

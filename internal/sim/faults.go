@@ -243,6 +243,8 @@ var machineFaults = []fault{
 		w.after(w.long(), nil, func() { m.disk.full = false })
 		return true
 	}},
+	{"node fenced", nil},
+	{"fence device failed", nil},
 	{"nft flush ruleset", func(w *World) bool {
 		m := w.node()
 		if !m.up || !m.gate || m.asleep > w.now || m.frozen > w.now {

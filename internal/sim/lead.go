@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"math"
 	"time"
 
@@ -26,6 +27,10 @@ type leader struct {
 
 	settling time.Time
 	floored  bool // another look at the floor is due
+
+	views   map[string]placement.FenceView
+	run     *fenceRun // under way; nil: none
+	yielded time.Duration
 }
 
 type reported struct {
@@ -63,7 +68,7 @@ type pending struct {
 func (l *leader) reset() {
 	l.ledger, l.reports, l.asks, l.waiting, l.round, l.busy, l.queue = nil, nil, nil, nil, nil, nil, nil
 	l.settling = time.Time{}
-	l.p.w.fence.forget(l)
+	l.views, l.run = nil, nil
 }
 
 // applied is called after every entry: the barrier makes a ledger, a proposal is answered.
@@ -82,6 +87,7 @@ func (l *leader) applied() {
 		p.kickRenew()
 		l.kick()
 	}
+	l.committed()
 	if l.busy != nil && p.raft.applied >= l.busy.index {
 		l.busy = nil
 		l.answer() // between two proposals of one decision grants may go out, as in package node
@@ -248,6 +254,12 @@ func (l *leader) view() placement.View {
 			v.Nodes[w.nodes[i].name] = placement.NodeView{Confirmed: l.ledger.Confirmed(w.nodes[i].name), Report: *r.report}
 		}
 	}
+	if w.fence.when != "" {
+		v.Fenced, v.Listening = maps.Clone(l.views), l.ledger.Since()
+		for _, m := range w.nodes {
+			v.Voters = append(v.Voters, m.name)
+		}
+	}
 	return v
 }
 
@@ -265,6 +277,13 @@ func (l *leader) decide() {
 		}
 	}
 	l.queue = append(l.queue, d.Commands...)
+	for _, o := range d.Fences {
+		l.fence(o)
+	}
+	l.yield(d.Yield)
+	if l.ledger == nil { // the disk is full, or it leads no longer
+		return
+	}
 	l.settle(st, now)
 	if len(l.queue) > 0 {
 		l.next()

@@ -189,7 +189,8 @@ func (m *machine) suspend(d time.Duration) {
 	m.asleep = w.now + d
 	m.slept += d
 	w.log("%s is suspended until %.3fs", m.name, m.asleep.Seconds())
-	w.after(d, nil, func() { m.backFrom(wakeGrace, "wakes up") })
+	boot := m.kernel
+	w.after(d, nil, func() { m.backFrom(boot, "wakes up") })
 }
 
 // freeze stops all of user space; services stand still as well. The kernel goes on.
@@ -198,21 +199,21 @@ func (m *machine) freeze(d time.Duration) {
 	m.frozen = w.now + d
 	w.log("%s: all of user space is frozen until %.3fs", m.name, m.frozen.Seconds())
 	m.guard()
-	w.after(d, nil, func() { m.backFrom(wakeGrace, "goes on") })
+	boot := m.kernel
+	w.after(d, nil, func() { m.backFrom(boot, "goes on") })
 }
 
-const (
-	// wakeGrace is what a dead man's timer and the removal of an address take after the machine has come back. Until then the
-	// node may answer for what it lost meanwhile: a limit that docs/design.md names.
-	wakeGrace = 10 * time.Millisecond
-)
+// wakeGrace is what a dead man's timer and the removal of an address take after the machine has come back. Until then the
+// node may answer for what it lost meanwhile: a limit that docs/design.md names.
+const wakeGrace = 10 * time.Millisecond
 
 // lateKill is how long a kill takes that begins late: by who comes back and finds that it is due.
 const lateKill = longestBudget + 500*time.Millisecond + wakeGrace
 
-func (m *machine) backFrom(grace time.Duration, what string) {
-	w := m.w
-	if !m.up || m.asleep > w.now || m.frozen > w.now {
+// backFrom is the end of a freeze or a sleep, in the boot that it began in.
+func (m *machine) backFrom(boot *actor, what string) {
+	w, grace := m.w, wakeGrace
+	if !m.up || m.kernel != boot || m.asleep > w.now || m.frozen > w.now {
 		return
 	}
 	w.log("%s %s", m.name, what)

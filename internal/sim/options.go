@@ -45,9 +45,10 @@ type Stats struct {
 	Simulated                          time.Duration
 	Events, Applied, Takeovers, Moves  int
 	Elected, Promises                  int
+	Fenced                             int            // takeovers that a confirmed fencing allowed before their time
 	Faults                             [maxFaults]int // by index into the table of faults
 	Excused                            int            // two runs that no layer could have prevented (docs/design.md, "What is limited")
-	Agents, Dead, Unsettled            int            // agents and dead men started again; L1 judged by the longest timing
+	Agents, Dead                       int            // agents and dead men started again
 	Silent, Upgrades, Lossless, Costly int            // epilogues: L2, L3, death of a leader that cost no owner its lease, and that did
 }
 
@@ -60,6 +61,7 @@ func (s *Stats) Add(o Stats) {
 	s.Moves += o.Moves
 	s.Elected += o.Elected
 	s.Promises += o.Promises
+	s.Fenced += o.Fenced
 	for i := range s.Faults {
 		s.Faults[i] += o.Faults[i]
 	}

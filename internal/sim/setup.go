@@ -58,6 +58,7 @@ func newWorld(o Options) *World {
 	for i := range w.net.cut {
 		w.net.cut[i] = make([]bool, n)
 	}
+	w.drawFencing(w.storm == StormFence)
 	w.found()
 	for _, m := range w.nodes {
 		w.after(w.upTo(w.timing.Duration), nil, m.boot)
@@ -117,7 +118,8 @@ func (w *World) configuration() (placement.Policy, string) {
 		n = w.retiming()
 	}
 	t := w.timings[n]
-	p := placement.Policy{SuspectAfter: t.Suspect, GroupWaitDelay: w.upTo(4 * t.Duration), NeedsGate: t.Layer == lease.Gate}
+	p := placement.Policy{SuspectAfter: t.Suspect, GroupWaitDelay: w.upTo(4 * t.Duration), NeedsGate: t.Layer == lease.Gate,
+		Fencing: placement.FencingPolicy{When: w.fence.when, Action: w.fence.action, Nodes: w.fence.nodes}}
 	groups := len(w.shape.Groups)
 	if groups == 0 {
 		groups = 1 + w.rng.IntN(3)

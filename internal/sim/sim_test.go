@@ -71,7 +71,7 @@ func TestSeeds(t *testing.T) {
 	if *seeds < 100 || *stormOne != "" {
 		return
 	}
-	if total.Takeovers < *seeds/2 || total.Moves < *seeds || total.Upgrades == 0 || total.Silent == 0 {
+	if total.Takeovers < *seeds/2 || total.Moves < *seeds/2 || total.Fenced == 0 || total.Upgrades == 0 || total.Silent == 0 {
 		t.Errorf("too little happened for the guarantees to mean anything: %s", total)
 	}
 	for _, f := range total.Injected() {
@@ -138,6 +138,7 @@ func TestWeakenedCodeIsCaught(t *testing.T) {
 		{WeakShut, StormLate},
 		{WeakSync, StormPower},
 		{WeakSlow, StormFreeze},
+		{WeakFence, StormFence},
 	} {
 		t.Run(strings.ReplaceAll(string(c.weak), " ", "-"), func(t *testing.T) {
 			start := time.Now()

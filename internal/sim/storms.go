@@ -78,6 +78,7 @@ func (w *World) drawRegime() {
 // brew makes a run of few kinds of faults.
 func (w *World) brew(storm Storm) {
 	d, r := w.timing.Duration, &w.faults
+	w.storm = storm
 	var only []string
 	switch storm {
 	case StormMoves:

@@ -35,6 +35,7 @@ type World struct {
 	Stats   Stats
 	watched map[int]string // while an epilogue watches: what may not stop, by node and resource
 	fence   fencing
+	storm   Storm
 }
 
 // truth is one committed entry.

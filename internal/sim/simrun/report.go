@@ -57,6 +57,7 @@ func (r *result) section(b *bytes.Buffer) {
 	row("wall time", r.took.Round(time.Second).String())
 	row("commands applied", num(s.Applied))
 	row("takeovers", num(s.Takeovers))
+	row("of these allowed early by confirmed fencing", num(s.Fenced))
 	row("planned moves", num(s.Moves))
 	row("elections", num(s.Elected))
 	row("upgrades and deaths of an owner's agent in a cluster that is well (L3)", num(s.Upgrades))
