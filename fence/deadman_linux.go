@@ -31,7 +31,15 @@ const (
 	minPause             = 50 * time.Millisecond
 	maxPause             = 5 * time.Second // between two starts of an agent that keeps dying
 	healthyRun           = 10 * time.Second
+	brokenPause          = time.Second
+	// brokenVar tells an agent that the one before it ended because its store could not be written.
+	brokenVar = "HAD_STORE_BROKEN"
 )
+
+// AfterBrokenStore says that the agent before this one ended because its store could not be written. This one must see that
+// it can before it says a word: otherwise each of them would renew the lease of this node until its first write, and its
+// groups would never be given to a node that can carry out decisions.
+func AfterBrokenStore() bool { return os.Getenv(brokenVar) != "" }
 
 // DeadMan is the small parent of the agent. It starts it, is told until when the lease lasts, and when that ends takes
 // everything away itself: it has no network, decides nothing, and does not need the agent for it.
@@ -43,6 +51,7 @@ type DeadMan struct {
 	Ending  func() // optional: the agent ends because it was asked to
 	Final   []int  // exit codes after which the agent is not started again: no restart mends them
 	Again   int    // exit code of an agent that asks to be started again at once; 0: none
+	Broken  int    // exit code of an agent whose store cannot be written; 0: none
 	Signals <-chan os.Signal
 	// Executor is the program that Execute is called by, left behind when the dead man ends while a lease runs; optional.
 	Executor []string
@@ -55,6 +64,7 @@ type DeadMan struct {
 	kill   []resources.Spec
 	child  *os.Process
 	ending bool
+	broken bool      // the newest agent ended because its store cannot be written; of Run's own goroutine
 	ready  bool      // the agent that runs serves
 	asked  os.Signal // came before that: an agent that has just begun may not hear it, and is told again
 	timer  int       // timerfd on CLOCK_BOOTTIME
@@ -105,6 +115,9 @@ func (d *DeadMan) Run(ctx context.Context) (int, error) {
 		if time.Since(begun) > healthyRun {
 			pause = 0
 		}
+		if d.broken = err == nil && code != 0 && code == d.Broken; d.broken {
+			pause = max(pause, brokenPause)
+		}
 		if err == nil && code != 0 && code == d.Again {
 			d.Log.Info("the agent asked to be started again", "pause", pause)
 		} else {
@@ -148,6 +161,9 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	cmd.Env = append(os.Environ(), lineVar+"=3")
 	if d.Watchdog != nil {
 		cmd.Env = append(cmd.Env, watchdogVar+"="+d.Watchdog.Info().encode())
+	}
+	if d.broken {
+		cmd.Env = append(cmd.Env, brokenVar+"=1")
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	now := boottime.Now()

@@ -54,6 +54,9 @@ func playAgent(how string) int {
 		return 1
 	}
 	note(dir, "started")
+	if AfterBrokenStore() {
+		note(dir, "warned")
+	}
 	if _, err := os.Stat(filepath.Join(dir, "once")); err == nil && how != "renews" { // the second life holds nothing
 		line.Ready()
 		for {
@@ -77,6 +80,8 @@ func playAgent(how string) int {
 	switch how {
 	case "dies":
 		return 3
+	case "breaks":
+		return 74
 	case "ends for good":
 		return 78
 	case "stalls": // speaks, but never renews
@@ -111,7 +116,7 @@ func playParent() int {
 	os.Setenv("FENCE_AGENT", os.Getenv("FENCE_PARENT"))
 	os.Unsetenv("FENCE_PARENT")
 	os.Setenv("FENCE_EXECUTOR", "1")
-	d := &DeadMan{Agent: []string{os.Args[0]}, Final: []int{78}, Executor: []string{os.Args[0], "execute"}, Will: filepath.Join(os.Getenv("FENCE_DIR"), "will"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	d := &DeadMan{Agent: []string{os.Args[0]}, Final: []int{78}, Broken: 74, Executor: []string{os.Args[0], "execute"}, Will: filepath.Join(os.Getenv("FENCE_DIR"), "will"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	code, err := d.Run(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -256,6 +261,16 @@ func TestDeadAgentIsStartedAgain(t *testing.T) {
 		t.Error("the service was ended with the agent")
 	}
 	t.Log("started again", took.Round(time.Millisecond))
+}
+
+func TestAnAgentIsToldThatTheStoreWasBroken(t *testing.T) {
+	dir, _ := guarded(t, "breaks")
+	eventually(t, 10*time.Second, "a second agent", func() bool { return noted(dir, "started") == 2 && noted(dir, "warned") == 1 })
+	other, _ := guarded(t, "dies")
+	eventually(t, 10*time.Second, "a second agent", func() bool { return noted(other, "started") == 2 })
+	if noted(other, "warned") != 0 {
+		t.Error("an agent was told of a broken store after an ordinary death")
+	}
 }
 
 func TestFrozenAgentIsKilledAndStartedAgain(t *testing.T) {

@@ -35,3 +35,6 @@ func (*Line) Told() []Told { return nil }
 
 // Watchdog is none here.
 func (*Line) Watchdog() *WatchdogInfo { return nil }
+
+// AfterBrokenStore is false here: no dead man has seen an agent before.
+func AfterBrokenStore() bool { return false }

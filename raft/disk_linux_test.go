@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -196,5 +197,25 @@ func writeForever(t *testing.T, path string) {
 			}
 		}
 		fmt.Println(i)
+	}
+}
+
+func TestWritableAsksTheDisk(t *testing.T) {
+	dir := tinyDisk(t)
+	left := fill(t, filepath.Join(dir, "ballast"))
+	if err := Writable(dir); !errors.Is(err, ErrStorage) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a full disk (%d bytes of ballast): %v", left, err)
+	}
+	if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Writable(dir); err != nil {
+		t.Errorf("a disk with room: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".writable-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if err := Writable(filepath.Join(dir, "no")); !errors.Is(err, ErrStorage) {
+		t.Errorf("no such directory: %v", err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/urfave/cli/v2"
+
+	"hacluster/raft"
 )
 
 // version is set by the linker: -ldflags "-X main.version=v1.2.3".
@@ -18,6 +20,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 64
+	exitBroken = 74 // of an agent: its store cannot be written; the dead man lets it rest before it starts it again
 	exitAgain  = 75 // of an agent: the dead man is to start it again at once
 	exitConfig = 78 // the unit does not restart on this one: only a person can mend it
 )
@@ -75,6 +78,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitConfig
 	}
 	fmt.Fprintf(stderr, "had: %v\n", err)
+	if errors.Is(err, raft.ErrStorage) {
+		return exitBroken
+	}
 	return exitFailed
 }
 

@@ -71,6 +71,11 @@ func (v *runVerb) run(ctx context.Context, logTo io.Writer) error {
 // agent is the child of the dead man, or the only process where there is none.
 func (v *runVerb) agent(ctx context.Context, cfg config.Node, line *fence.Line, log *slog.Logger, signals chan os.Signal) error {
 	oneThread()
+	if fence.AfterBrokenStore() {
+		if err := raft.Writable(cfg.DataDir); err != nil {
+			return err
+		}
+	}
 	o := node.Options{Config: cfg, Version: version, Log: log}
 	if line != nil {
 		o.DeadMan, o.Watchdog = line, line.Watchdog()

@@ -79,7 +79,7 @@ func guard(ctx context.Context, file string, cfg config.Node, log *slog.Logger, 
 		return exitConfig, true, configError{fmt.Errorf("%s: watchdog.mode is required: %w", file, err)}
 	}
 	every, fed := watchdogEvery(), time.Time{}
-	d := &fence.DeadMan{Agent: []string{bin, "run", "--config", file}, Log: log.With("process", "dead man"), Final: []int{exitConfig, exitUsage}, Again: exitAgain, Signals: signals,
+	d := &fence.DeadMan{Agent: []string{bin, "run", "--config", file}, Log: log.With("process", "dead man"), Final: []int{exitConfig, exitUsage}, Again: exitAgain, Broken: exitBroken, Signals: signals,
 		Executor: []string{bin, "execute"}, Will: fence.WillPath(cfg.Socket), Watchdog: dog,
 		Ready:  func() { daemon.SdNotify(false, daemon.SdNotifyReady) },
 		Ending: func() { daemon.SdNotify(false, daemon.SdNotifyStopping) },
