@@ -186,6 +186,9 @@ func (w *World) epilogue() {
 	if w.fail != nil || l == nil || w.opt.Seed%4 == 0 {
 		return
 	}
+	if w.fence.when == placement.FenceAlways || w.fence.unsure >= 0 {
+		return // a restart that takes longer than suspect_after is silence, and who is silent is fenced
+	}
 	owners := map[string]bool{}
 	for _, gs := range w.latest().Groups { // order-free
 		owners[gs.Owner] = true

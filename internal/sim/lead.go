@@ -102,7 +102,7 @@ func (l *leader) renew(a ask) {
 	}
 	old := &l.reports[a.from.m.i]
 	known := old.report != nil
-	if known && a.from.boot < old.boot && l.p.w.opt.Weak != WeakBoots {
+	if known && a.from.boot < old.boot && l.p.w.opt.Weak != WeakBoots && l.p.w.opt.Weak != WeakGate {
 		return // from a process that has been replaced: what it promised, its successor may not know yet
 	}
 	if !known || old.boot != a.from.boot || a.seq > old.seq {
