@@ -44,9 +44,11 @@ func (b *breaker) set(mode func(ctx context.Context) (net.Conn, error)) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, l := range ls.all {
+		l.dialing.Lock() // an attempt that began before is over, and its connection goes too
 		l.mu.Lock()
 		conn := l.conn
 		l.mu.Unlock()
+		l.dialing.Unlock()
 		if conn != nil {
 			l.broke(conn)
 		}

@@ -17,7 +17,7 @@ func TestARoundBelievesOnlyVotersOfItsOwnTerm(t *testing.T) {
 	term := leader.n.raft.Term()
 	confirmed := func(times int) (n int) {
 		for range times {
-			if leader.n.leader.round(t.Context()) == nil {
+			if leader.n.leader.verify(t.Context()) == nil {
 				n++
 			}
 		}
