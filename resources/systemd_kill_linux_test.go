@@ -32,7 +32,7 @@ func inMadeUnit(t *testing.T, mount string) (d *systemd, dir string, running fun
 	unit := fmt.Sprintf("had-test-%d.service", time.Now().UnixNano())
 	root := filepath.Join(mount, systemdCgroup())
 	if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
-		t.Skip("needs a cgroup hierarchy at ", mount)
+		t.Skipf("this machine has no cgroup hierarchy of systemd at %s", mount)
 	}
 	slice := filepath.Join(root, "hadtest.slice")
 	dir = filepath.Join(slice, "hadtest-a.slice", unit)
