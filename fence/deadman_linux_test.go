@@ -84,6 +84,12 @@ func playAgent(how string) int {
 		return 74
 	case "ends for good":
 		return 78
+	case "ends with a word unsaid": // its newest lease is written down, and the dead man was not told
+		now := boottime.Now()
+		will, _ := OpenWill(filepath.Join(dir, "will"), now, time.Minute)
+		will.Leave(now.Add(time.Minute))
+		will.Close()
+		return 78
 	case "stalls": // speaks, but never renews
 		for {
 			line.Alive()
@@ -235,6 +241,15 @@ func TestLeaseIsExecutedAfterTheDeadMansOwnEnd(t *testing.T) {
 	}
 	took := eventually(t, 3*time.Second, "the service is gone", func() bool { return !running(t, dir) })
 	t.Logf("gone %s after the dead man", took.Round(time.Millisecond))
+}
+
+// S2: what the ended agent wrote down last is not taken for a successor's lease, or nothing would ever end what it held.
+func TestTheEndedAgentsOwnLeaseIsNoSuccessors(t *testing.T) {
+	dir, parent := guarded(t, "ends with a word unsaid")
+	if err := parent.Wait(); err == nil {
+		t.Fatal("the dead man did not end with the agent's code")
+	}
+	eventually(t, 3*time.Second, "the service is gone", func() bool { return !running(t, dir) })
 }
 
 func TestSuccessorsLeaseIsNotExecuted(t *testing.T) {

@@ -19,6 +19,7 @@ type order struct {
 	Until int64            `json:"until"` // boot time in ns since the clock's base
 	Kill  []resources.Spec `json:"kill"`
 	Will  string           `json:"will"` // file that tells of a successor's lease
+	Last  int64            `json:"last"` // what it told when the agent had ended: the agent's own newest lease, which nobody holds any more
 	Heir  heir             `json:"heir"`
 }
 
@@ -37,6 +38,9 @@ func (d *DeadMan) bequeath() {
 	d.mu.Unlock()
 	if !held || len(d.Executor) == 0 {
 		return
+	}
+	if last := ReadWill(o.Will); !last.IsZero() {
+		o.Last = last.UnixNano()
 	}
 	if err := startExecutor(d.Executor, o); err != nil {
 		d.Log.Error("no executor can be started; taking everything away at once", "err", err)
@@ -99,7 +103,8 @@ func Execute(in io.Reader, log *slog.Logger) error {
 func (o *order) carryOut(until time.Time, log *slog.Logger) error {
 	d := &DeadMan{Log: log}
 	for end := time.Now().Add(max(Patience(o.Kill), o.Heir.Timeout)); ; time.Sleep(releaseRetry) {
-		if next := ReadWill(o.Will); next.After(until) {
+		// The ended agent may have written a lease down that it could not tell the dead man of any more. It is no successor's.
+		if next := ReadWill(o.Will); next.After(until) && next.UnixNano() > o.Last {
 			return nil
 		}
 		if d.release(o.Kill) {
