@@ -48,6 +48,7 @@ type proc struct {
 	scratch  scratch
 	renewing bool
 	renewN   int
+	unsaid   bool // it ends with its next lease, before it has told anybody
 	knew     bool
 	failing  bool // its disk took no write: it is about to end
 }
@@ -156,6 +157,12 @@ func (p *proc) granted(g lease.Grant) {
 	}
 	p.dirty = p.dirty || !p.inherited.IsZero()
 	p.m.will, p.m.granter, p.hint = p.holder.Until(), p.w.byName[g.Leader], nil
+	if p.unsaid {
+		p.w.log("%s: its agent ends with its last word unsaid", p.m.name)
+		p.m.stop()
+		p.w.timer(p.w.long(), p.m.init, p.m.startParent)
+		return
+	}
 	switch {
 	case p.acting:
 	case p.w.faults.starved > 0:

@@ -72,10 +72,11 @@ func (w *World) excused(m *machine, i int) bool {
 	return t.stuck || alone || w.now < m.grace+lateKill
 }
 
-// checkElected is run at each election: nothing committed is lost (S4). A candidate may win a term that is over by then.
+// checkElected is run at each election: what was committed in an earlier term is not lost (S4). A candidate may win a term that
+// is over by then, and owes nothing to the later ones.
 func (w *World) checkElected(p *proc) {
 	n := len(w.truth) - 1
-	for n > 0 && w.truth[n].entry.term > p.m.disk.term {
+	for n > 0 && w.truth[n].term >= p.m.disk.term {
 		n--
 	}
 	if log := p.m.disk.log; len(log) < n || log[n-1] != w.truth[n].entry {

@@ -9,6 +9,7 @@ type deadman struct {
 	told  bool      // something was said about a lease
 	until time.Time // zero: nothing is held
 	fired bool
+	busy  bool // taking everything away
 	heard time.Time
 	probe time.Time
 	gen   int           // of the timer
@@ -33,7 +34,7 @@ func (m *machine) startParent() {
 		m.w.Stats.Dead++
 	}
 	d := &deadman{actor: actor{m: m}}
-	m.parent = d
+	m.parent, m.orderly = d, false
 	m.w.log("%s starts its dead man", m.name)
 	d.startAgent()
 }
@@ -141,7 +142,8 @@ func (d *deadman) due() {
 		d.fired = true
 		d.probe = now.Add(probation)
 		if m.w.opt.Weak != WeakDeaf {
-			m.release(&d.actor, "the dead man")
+			d.busy = true
+			m.release(&d.actor, "the dead man", func() { d.busy = false })
 		}
 	}
 	if now.Sub(d.heard) >= frozenAfter || !d.probe.IsZero() && !now.Before(d.probe) {
@@ -156,7 +158,7 @@ func (d *deadman) due() {
 }
 
 // release takes away every address, and kills what is exclusive; a few milliseconds of work.
-func (m *machine) release(by *actor, who string) {
+func (m *machine) release(by *actor, who string, done func()) {
 	w := m.w
 	w.after(w.between(100*time.Microsecond, 3*time.Millisecond), by, func() {
 		for i := range m.things {
@@ -169,6 +171,7 @@ func (m *machine) release(by *actor, who string) {
 				m.kill(i)
 			}
 		}
+		done()
 	})
 }
 
@@ -178,14 +181,14 @@ func (d *deadman) bequeath() {
 	if d.until.IsZero() || d.fired {
 		return
 	}
-	heir, until := &actor{m: m}, d.until
+	heir, until, last := &actor{m: m}, d.until, m.will // the ended agent's own lease is no successor's
 	if m.heir != nil {
 		m.heir.dead = true // the newest knows best; both would do the same
 	}
 	m.heir = heir
 	w.after(m.span(until.Sub(m.clock())), heir, func() {
-		if !m.will.After(until) {
-			m.release(heir, "the executor")
+		if !m.will.After(until) || !m.will.After(last) && w.opt.Weak != WeakHeir {
+			m.release(heir, "the executor", func() {})
 		}
 		w.after(longestBudget+wakeGrace, heir, func() {
 			heir.dead = true
@@ -226,6 +229,10 @@ func (p *proc) abandon() {
 func (m *machine) stop() {
 	if d := m.parent; d != nil {
 		d.bequeath()
+		m.orderly = d.told
+		if d.busy { // it does not end before it is through
+			m.release(&actor{m: m}, "the dead man", func() {})
+		}
 		d.dead, m.parent = true, nil
 	}
 	m.endAgent()

@@ -191,6 +191,14 @@ var processFaults = []fault{
 		w.upgrade(m)
 		return true
 	}},
+	{"agent ends with a word unsaid", func(w *World) bool { // its newest lease is written down, and the dead man does not know of it
+		p := w.node().proc
+		if p == nil || p.parent == nil || p.parent.dead {
+			return false
+		}
+		p.unsaid = true
+		return true
+	}},
 	{"agent killed after a promise", nil},
 	{"agent stopped between clock and system call", nil},
 	{"service crashed", func(w *World) bool {

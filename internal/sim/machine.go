@@ -41,7 +41,7 @@ type machine struct {
 	parent  *deadman
 	proc    *proc // the agent; nil: does not run
 	heir    *actor
-	lone    bool // nobody starts the dead man again
+	orderly bool // the dead man ended in order: whatever it knew of is an executor's business
 	boots   int
 	bounced time.Duration // not again before
 
@@ -161,7 +161,7 @@ func (m *machine) boot() {
 	m.up, m.will, m.granter, m.frozen, m.asleep = true, time.Time{}, nil, 0, 0
 	m.things = make([]thing, len(m.w.keys))
 	m.kernel, m.init = &actor{m: m, kernel: true}, &actor{m: m}
-	m.gate, m.flushed, m.lone, m.heir = false, false, false, nil
+	m.gate, m.flushed, m.orderly, m.heir = false, false, false, nil
 	m.bare, m.grace = false, 0
 	m.startParent()
 }
@@ -242,7 +242,7 @@ func (m *machine) stopped() time.Duration {
 // guarded says that somebody could end at the end of the lease what runs here: an agent that knows what it finds, or a dead man
 // that knows when. An agent that starts with no state and hears of nobody does not know.
 func (m *machine) guarded() bool {
-	return m.proc != nil && m.proc.runs() && m.proc.knows() || m.parent != nil && m.parent.runs() && m.parent.told || m.heir != nil && m.heir.runs()
+	return m.proc != nil && m.proc.runs() && m.proc.knows() || m.parent != nil && m.parent.runs() && m.parent.told || m.heir != nil && m.heir.runs() || m.orderly && max(m.frozen, m.asleep) <= m.w.now
 }
 
 // guard is called whenever that may have changed. Who comes back finds what is late, and has the time of a kill.

@@ -31,6 +31,7 @@ const (
 	WeakSync    Weak = "a vote and the newest entries are not on disk"
 	WeakSlow    Weak = "kills outlast the stop budget"
 	WeakFence   Weak = "fencing unconfirmed believed"
+	WeakHeir    Weak = "executor takes the lease of the ended agent for a successor's"
 )
 
 // Options of one run.

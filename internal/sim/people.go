@@ -86,7 +86,7 @@ func (m *machine) calm() {
 		m.boot()
 		return
 	}
-	if p := m.proc; p != nil && p.leaving {
+	if p := m.proc; p != nil && (p.leaving || p.unsaid) {
 		m.stop()
 	}
 	for i := range m.things {

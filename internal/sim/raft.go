@@ -345,7 +345,7 @@ func (p *proc) applySoon() {
 		}
 		for p.raft.applied < upTo {
 			p.raft.applied++
-			p.w.commit(p.raft.applied, p.m.disk.log[p.raft.applied-1])
+			p.w.commit(p.raft.applied, p.m.disk.log[p.raft.applied-1], p.m.disk.term)
 		}
 		p.state = &p.w.truth[p.raft.applied].state
 		if p.w.chance(0.1) {
@@ -358,8 +358,8 @@ func (p *proc) applySoon() {
 	})
 }
 
-// commit takes an entry into the truth, the first time that anybody applies it.
-func (w *World) commit(index uint64, e *entry) {
+// commit takes an entry into the truth, the first time that anybody applies it; the term is that of who does.
+func (w *World) commit(index uint64, e *entry, term uint64) {
 	if index < uint64(len(w.truth)) {
 		if w.truth[index].entry != e {
 			w.broken("the model of Raft is wrong: two entries at index %d", index)
@@ -377,5 +377,5 @@ func (w *World) commit(index uint64, e *entry) {
 			next.Floor, next.FloorIndex = 0, 0
 		}
 	}
-	w.truth = append(w.truth, truth{entry: e, state: next, res: res})
+	w.truth = append(w.truth, truth{entry: e, term: term, state: next})
 }

@@ -76,7 +76,7 @@ func (w *World) found() {
 			m.disk.term = 1
 			m.disk.log = append(m.disk.log, e)
 		}
-		w.commit(uint64(len(w.truth)), e)
+		w.commit(uint64(len(w.truth)), e, 1)
 	}
 	add(placement.Command{Kind: placement.CmdInit, Cluster: "sim", ID: "sim"})
 	for _, m := range w.nodes {

@@ -138,6 +138,7 @@ func TestWeakenedCodeIsCaught(t *testing.T) {
 		{WeakShut, StormLate},
 		{WeakSync, StormPower},
 		{WeakSlow, StormSuspend},
+		{WeakHeir, StormFreeze},
 		{WeakFence, StormFence},
 	} {
 		t.Run(strings.ReplaceAll(string(c.weak), " ", "-"), func(t *testing.T) {

@@ -91,7 +91,7 @@ func (w *World) brew(storm Storm) {
 	case StormTiming:
 		r.every, only = d, []string{"configuration applied", "no way out"}
 	case StormFreeze:
-		r.every, only = 3*d/2, []string{"agent killed", "agent frozen", "dead man killed", "dead man frozen", "both killed", "both frozen", "user space frozen", "upgrade"}
+		r.every, only = 3*d/2, []string{"agent killed", "agent frozen", "dead man killed", "dead man frozen", "both killed", "both frozen", "user space frozen", "upgrade", "agent ends with a word unsaid"}
 	case StormSuspend:
 		r.every, only = 2*d, []string{"suspend"}
 	case StormLate:

@@ -28,7 +28,6 @@ type World struct {
 	keys    []key
 	faults  regime
 	shape   placement.Policy // the configuration of the beginning
-	known   placement.Policy // the one that resources was made from
 	trace   []string
 	traced  int
 	fail    error
@@ -41,8 +40,8 @@ type World struct {
 // truth is one committed entry.
 type truth struct {
 	entry *entry
+	term  uint64 // in which it was committed, or a later one
 	state placement.State
-	res   placement.Result
 }
 
 // actor is something that runs on a machine: a process, or the kernel. What is due while it cannot run happens when it runs
