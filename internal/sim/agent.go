@@ -48,7 +48,8 @@ type proc struct {
 	scratch  scratch
 	renewing bool
 	renewN   int
-	unsaid   bool // it ends with its next lease, before it has told anybody
+	lateWord time.Duration // added to its renewals: it is about to die, and its last words overtake nobody
+	unsaid   bool          // it ends with its next lease, before it has told anybody
 	knew     bool
 	failing  bool // its disk took no write: it is about to end
 }
@@ -143,7 +144,7 @@ func (p *proc) renew() {
 		return
 	}
 	seq := p.holder.Send(p.m.clock())
-	p.w.sendLease(p.m, to, func(q *proc) { q.lead.renew(ask{from: p, rev: p.rev, seq: seq, report: p.report}) })
+	p.w.sendLease(p.m, to, p.lateWord, func(q *proc) { q.lead.renew(ask{from: p, rev: p.rev, seq: seq, report: p.report}) })
 }
 
 // granted takes the leader's answer, however late it comes: the holder judges.
@@ -336,6 +337,10 @@ func (p *proc) bounce() {
 		return
 	}
 	p.m.bounced = p.w.now + p.w.timing.Duration
+	p.parent.pause = 0   // it ran well until now
+	if p.w.chance(0.5) { // and what it said last is slow
+		p.lateWord = p.w.upTo(p.w.timing.Duration / 2)
+	}
 	p.w.after(p.w.upTo(5*time.Millisecond), &p.actor, func() {
 		p.w.inject("agent killed after a promise")
 		p.w.log("%s: its agent is killed after a promise", p.m.name)

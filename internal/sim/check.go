@@ -133,6 +133,11 @@ func (w *World) checkApply(before, after *placement.State, c *placement.Command,
 func (w *World) offline() string {
 	st := w.latest()
 	var missing []string
+	for _, m := range w.nodes {
+		if m.proc == nil {
+			missing = append(missing, m.name+" has no agent")
+		}
+	}
 	for _, g := range st.Policy.Groups {
 		gs := st.Groups[g.Name]
 		if gs.Phase != placement.PhaseOwned {

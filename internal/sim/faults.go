@@ -34,6 +34,14 @@ var networkFaults = []fault{
 	{"isolated", func(w *World) bool { return w.cutFor(w.node(), true, true, w.long()) }},
 	{"no way in", func(w *World) bool { return w.cutFor(w.node(), true, false, w.long()) }},
 	{"no way out", func(w *World) bool { return w.cutFor(w.node(), false, true, w.long()) }},
+	{"no way out for a takeover wait", func(w *World) bool { // it comes back at the very moment of the takeover
+		l := w.leader()
+		if l == nil || len(l.p.state.Policy.Groups) == 0 {
+			return false
+		}
+		wait := l.p.state.Policy.Groups[0].TakeoverWait
+		return w.cutFor(w.node(), false, true, wait+w.between(-wait/50, wait/50))
+	}},
 	{"one way between two", func(w *World) bool {
 		a, b := w.node(), w.node()
 		w.net.cut[a.i][b.i] = true

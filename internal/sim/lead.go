@@ -228,7 +228,7 @@ func (l *leader) grant(asks []ask) {
 		held := l.ledger.Confirm(a.from.m.name, owned, l.p.m.clock())
 		g := lease.Grant{Seq: a.seq, Leader: l.p.m.name, Index: st.Index, Held: held, Duration: l.p.timing.Duration}
 		from := a.from
-		l.p.w.sendLease(l.p.m, from.m, func(r *proc) {
+		l.p.w.sendLease(l.p.m, from.m, 0, func(r *proc) {
 			if r == from {
 				from.granted(g)
 			}

@@ -41,17 +41,17 @@ func (w *World) carry(from, to *machine, extra time.Duration, fn func(p *proc)) 
 	})
 }
 
-// sendLease sends a renewal or a grant.
-func (w *World) sendLease(from, to *machine, fn func(p *proc)) {
+// sendLease sends a renewal or a grant, slowed by that much at least.
+func (w *World) sendLease(from, to *machine, slowed time.Duration, fn func(p *proc)) {
 	if w.net.late == 0 && w.net.twice == 0 {
-		w.carry(from, to, 0, fn)
+		w.carry(from, to, slowed, fn)
 		return
 	}
 	extra := func() time.Duration {
 		if w.chance(w.net.late) {
-			return w.upTo(w.net.lateness)
+			return slowed + w.upTo(w.net.lateness)
 		}
-		return 0
+		return slowed
 	}
 	w.carry(from, to, extra(), fn)
 	if w.chance(w.net.twice) {

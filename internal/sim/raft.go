@@ -348,7 +348,7 @@ func (p *proc) applySoon() {
 			p.w.commit(p.raft.applied, p.m.disk.log[p.raft.applied-1], p.m.disk.term)
 		}
 		p.state = &p.w.truth[p.raft.applied].state
-		if p.w.chance(0.1) {
+		if p.w.chance(p.w.faults.snapshot) {
 			p.m.disk.snapshot = p.raft.applied
 		}
 		p.applied()

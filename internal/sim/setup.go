@@ -32,6 +32,9 @@ func Run(o Options) (stats Stats, trace string, err error) {
 func newWorld(o Options) *World {
 	w := &World{opt: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*machine{}, truth: []truth{{}}, queue: make(events, 0, 256)}
 	layer := lease.Layers[w.rng.IntN(len(lease.Layers))]
+	if o.Storm == StormUnlucky {
+		layer = lease.Gate // it is about nothing else
+	}
 	w.timing, _ = lease.Derive(lease.Profiles[w.rng.IntN(len(lease.Profiles))], layer, lease.Overrides{})
 	w.timings = append(w.timings, w.timing)
 	w.drawRegime()

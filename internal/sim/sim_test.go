@@ -18,7 +18,7 @@ import (
 var (
 	seeds    = flag.Int("sim.n", 2000, "seeds to run")
 	firstOne = flag.Uint64("sim.seed", 0, "first seed; with -sim.n=1 it is run with its trace")
-	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, pause, timing, freeze, suspend, late, unlucky, power, fence")
+	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, edge, pause, timing, freeze, suspend, late, unlucky, power, fence")
 	traceLen = flag.Int("sim.trace", 120, "newest events to print of a seed that fails")
 	weakOne  = flag.String("sim.weak", "", "weaken the code on purpose")
 )
@@ -122,7 +122,7 @@ func TestWeakenedCodeIsCaught(t *testing.T) {
 	}{
 		{WeakWait, NoStorm},
 		{WeakGrants, NoStorm},
-		{WeakWithhold, StormPower},
+		{WeakWithhold, StormEdge},
 		{WeakT0, StormMute},
 		{WeakKernel, StormFreeze},
 		{WeakReleased, NoStorm},

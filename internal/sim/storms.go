@@ -9,6 +9,8 @@ const (
 	NoStorm    Storm = ""
 	StormMoves Storm = "moves" // groups move all the time, and agents die as soon as they have let go
 	StormMute  Storm = "mute"  // answers are late, and nodes fall silent
+	// StormEdge has nodes come back at the moment of the takeover.
+	StormEdge Storm = "edge"
 	// StormPause stops the leader for longer than its leases last.
 	StormPause Storm = "pause"
 	// StormTiming changes duration, profile and layer of leases while nodes fall silent.
@@ -22,13 +24,14 @@ const (
 	StormFence   Storm = "fence"   // owners fall silent, and fence devices lie, fail and take their time
 )
 
-var storms = []Storm{StormMoves, StormMute, StormPause, StormTiming, StormFreeze, StormSuspend, StormLate, StormUnlucky, StormPower, StormFence}
+var storms = []Storm{StormMoves, StormMute, StormEdge, StormPause, StormTiming, StormFreeze, StormSuspend, StormLate, StormUnlucky, StormPower, StormFence}
 
 // regime is how rough a run is; drawn once.
 type regime struct {
 	every        time.Duration // between two faults, about
 	lateApply    float64
 	lostProposal float64
+	snapshot     float64 // chance that one is taken when something was applied
 	badStart     float64
 	longStop     float64
 	refusal      float64 // chance that a kill is refused
@@ -55,6 +58,7 @@ func (w *World) drawRegime() {
 		lateApply:    pick(0, 0.01, 0.1, 0.5),
 		bounce:       pick(0, 0, 0.5),
 		lostProposal: pick(0, 0, 0.05),
+		snapshot:     pick(0.02, 0.1, 0.5),
 		badStart:     pick(0, 0, 0.1),
 		longStop:     pick(0, 0.1, 0.5),
 		refusal:      pick(0, 0, 0, 0.2),
@@ -82,10 +86,12 @@ func (w *World) brew(storm Storm) {
 	var only []string
 	switch storm {
 	case StormMoves:
-		r.every, r.lateApply, r.bounce, only = d/2, 0.5, 1, []string{"administrator"}
+		r.every, r.lateApply, r.bounce, r.snapshot, only = d/2, 0.5, 1, 0.5, []string{"administrator"}
 		w.net.slow, r.alwaysSlow = w.upTo(d/2), true
 	case StormMute:
 		r.every, only = 2*d, []string{"laggard"}
+	case StormEdge:
+		r.every, only = 2*d, []string{"no way out for a takeover wait"}
 	case StormPause:
 		r.every, only = 4*d, []string{"leader frozen and cut off"}
 	case StormTiming:
