@@ -101,6 +101,9 @@ func (c *Cluster) setUp(ctx context.Context, name string, i int) error {
 			if _, err := c.Shell(ctx, name, "systemctl", "start", Unit); err != nil {
 				return err
 			}
+			if err := c.servesWell(ctx, name); err != nil {
+				return err
+			}
 		}
 	}
 	args := []string{"init", "--cluster", Group, "--address", addr}
@@ -121,6 +124,19 @@ func (c *Cluster) setUp(ctx context.Context, name string, i int) error {
 	}
 	_, err := c.Shell(ctx, name, "had", "install", "--now")
 	return err
+}
+
+// servesWell waits until a Tomcat that was started outside of the cluster has warmed up: ten answers in a row within the time
+// that the probes of the example give it. Whoever is taken over in the middle of its start is judged as what runs.
+func (c *Cluster) servesWell(ctx context.Context, node string) error {
+	row := 0
+	return c.poll(ctx, "Tomcat on "+node+" serves", func() (bool, string) {
+		_, err := c.Shell(ctx, node, "curl", "-fsS", "-m", "0.1", "-o", "/dev/null", "http://127.0.0.1:8080/")
+		if row++; err != nil {
+			row = 0
+		}
+		return row >= 10, fmt.Sprint(err)
+	})
 }
 
 // Debian's server.xml has the AJP connector in a comment. The flags make the JVM start fast, they change nothing else.
