@@ -227,7 +227,10 @@ func (p *proc) abandon() {
 
 // stop ends parent and agent in order: both go, an executor stays.
 func (m *machine) stop() {
-	if d := m.parent; d != nil {
+	if d := m.parent; d != nil && !d.runs() {
+		m.endAgent() // what is frozen does not end in order; the agent is started again
+		return
+	} else if d != nil {
 		d.bequeath()
 		m.orderly = d.told
 		if d.busy { // it does not end before it is through
