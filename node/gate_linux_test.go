@@ -156,12 +156,12 @@ func TestAnOwnerWithoutAGateGivesUp(t *testing.T) {
 
 // The kernel lease is changed while the address is served, there and back: no packet is lost and the timing follows.
 func TestTheLayerChangesWhileServing(t *testing.T) {
-	g := newGated(t, `timing = "fast"`)
+	g := newGated(t, `timing = "lan"`)
 	g.quiet("a")
 	p := g.ping(time.Millisecond)
 	defer p.close()
 	for _, layer := range []string{"address", "gate", "address", "auto"} {
-		g.apply("timing = \"fast\"\nkernel_lease = \"" + layer + "\"")
+		g.apply("timing = \"lan\"\nkernel_lease = \"" + layer + "\"")
 		g.until("a has taken up "+layer, func() error {
 			if sub := g.nodes["a"].n.timing().Duration < time.Second; sub != (layer != "address") {
 				return fmt.Errorf("duration %v", g.nodes["a"].n.timing().Duration)

@@ -279,6 +279,8 @@ func (g *gated) allFrom(p *pinger, node string) {
 		}
 		return nil
 	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	g.t.Logf("%d requests, %d not answered by %s, longest without an answer %v", p.sent, missing, node, p.gap)
 	if missing != 0 {
 		g.t.Errorf("%d of %d requests were not answered by %s", missing, p.sent, node)

@@ -24,7 +24,7 @@ type renewer struct {
 
 	asleep *boottime.Suspend
 	start  stages
-	hint   string        // who granted the lease of the process before; empty: not known, or not any more
+	hint   string        // who granted the newest lease, of this process or the one before; empty: not known, or it leads no more
 	wake   chan struct{} // send now
 	slots  chan struct{} // bounds the renewals under way
 	flight sync.WaitGroup
@@ -128,8 +128,9 @@ func (r *renewer) send(ctx context.Context) bool {
 	return true
 }
 
-// leader is whom to ask: whom Raft knows, and until it knows one who granted the lease of the process before. One that does
-// not lead any more refuses, and is not asked again.
+// leader is whom to ask: whom Raft knows, and while it knows none who granted the newest lease. Raft's connections may be
+// stuck in a network that was cut while a lease connection has found another; and a process that has just started has not
+// heard of a leader yet. One that does not lead any more refuses, and is not asked again.
 func (r *renewer) leader() string {
 	if leader := r.n.raft.Leader(); leader != "" {
 		return leader
@@ -163,7 +164,7 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	r.resumed()
 	confirmed := r.holder.Confirm(*grant, r.n.clock())
 	if confirmed {
-		r.will.Leader, r.hint = grant.Leader, ""
+		r.will.Leader, r.hint = grant.Leader, grant.Leader
 		r.will.Leave(r.holder.Until())
 		close(r.granted)
 		r.granted = make(chan struct{})
@@ -184,7 +185,10 @@ func (r *renewer) failed(leader string, err error) {
 	}
 	r.mu.Lock()
 	news := r.lastErr != text
-	r.lastErr, r.hint = text, ""
+	r.lastErr = text
+	if text == errNotLeader.Error() || !r.n.clock().Before(r.holder.Until()) {
+		r.hint = ""
+	}
 	r.mu.Unlock()
 	if news && r.n.ctx.Err() == nil {
 		r.n.log.Warn("renewing the lease", "leader", leader, "err", text)

@@ -172,16 +172,17 @@ func TestAScriptThatPrintsProgressMayTakeLonger(t *testing.T) {
 		start string
 		ok    bool
 		least time.Duration
+		limit time.Duration // pending_timeout
 	}{
-		"silent":            {"sleep 30", false, 0},
-		"with progress":     {"for i in 1 2 3 4 5 6; do echo deploying $i; sleep 0.2; done", true, 1200 * time.Millisecond},
-		"without a newline": {"for i in 1 2 3 4 5 6; do printf .; sleep 0.2; done", false, 0},
-		"progress no end":   {"while :; do echo more; sleep 0.1; done", false, 3 * time.Second},
+		"silent":            {"sleep 30", false, 0, 600 * time.Millisecond},
+		"with progress":     {"for i in 1 2 3 4 5 6 7 8 9 10; do echo deploying $i; sleep 0.4; done", true, 4 * time.Second, 3 * time.Second},
+		"without a newline": {"for i in 1 2 3 4 5 6; do printf .; sleep 0.2; done", false, 0, 600 * time.Millisecond},
+		"progress no end":   {"while :; do echo more; sleep 0.1; done", false, 3 * time.Second, 600 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newScript(Spec{Name: "s", Start: []string{"sh", "-c", c.start}, Stop: []string{"true"}, Status: []string{"true"},
-				PendingTimeout: 600 * time.Millisecond}, logTo(t))
+				PendingTimeout: c.limit}, logTo(t))
 			begun := time.Now()
 			err := d.Start(t.Context(), 1)
 			took := time.Since(begun)
