@@ -20,7 +20,7 @@ import (
 // With everything that could act frozen, the kernel ends the lease to the millisecond: nobody is answered any more, by packet
 // or at the link layer, before the takeover; and the thawed agent does not bring it back.
 func TestAFrozenOwnerStopsAnsweringBeforeItsLeaseEnds(t *testing.T) {
-	g := newGated(t, `timing = "fast"`)
+	g := newGated(t, `timing = "lan"`)
 	if l := g.nodes["b"].n.timing(); l.Duration >= time.Second {
 		t.Fatalf("the kernel lease in force is %s, duration %v", l.Layer, l.Duration)
 	}
@@ -92,7 +92,7 @@ func TestARestartOfTheAgentLosesNothing(t *testing.T) {
 // Somebody takes the whole rule set away, as each restart of nftables.service does: the client does not notice, and the gate
 // is there again within a renewal on the owner, within gateEvery elsewhere.
 func TestAFlushedRuleSetIsMended(t *testing.T) {
-	g := newGated(t, `timing = "fast"`)
+	g := newGated(t, `timing = "lan"`)
 	g.quiet("a")
 	p := g.ping(time.Millisecond)
 	defer p.close()
@@ -113,7 +113,7 @@ func TestAFlushedRuleSetIsMended(t *testing.T) {
 
 // A planned move hands the address over shut; had release leaves nothing of ours in the kernel.
 func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
-	g := newGated(t, `timing = "fast"`)
+	g := newGated(t, `timing = "lan"`)
 	g.do(api.Write{Verb: api.VerbMove, Group: "web", Node: "b"})
 	g.online("b")
 	if err := g.guards("a", false); err != nil { // shut, not only left to end with the lease
@@ -143,7 +143,7 @@ func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
 // While the gate is the kernel lease and cannot be set up, an owner gives its address up before its lease could end unseen,
 // and says why; another node takes over.
 func TestAnOwnerWithoutAGateGivesUp(t *testing.T) {
-	g := newGated(t, `timing = "fast"`)
+	g := newGated(t, `timing = "lan"`)
 	g.nft("a", "delete table inet had; add table inet had; add chain inet had mine") // somebody else's now
 	g.online("b")
 	if out := sh(t, "ip", "-n", nsOf(t, "a"), "-4", "-o", "addr"); strings.Contains(out, theVIP.Addr().String()) {
@@ -271,7 +271,7 @@ func TestAKilledAgentHasALeaseAgainInTime(t *testing.T) {
 		t.Errorf("half of the agents took longer than 300ms: %v", took)
 	}
 	g.online("a")
-	if moved == 0 {
+	if moved == 0 && took[len(took)-1] < 300*time.Millisecond { // what was left of the old lease lasted for each of them
 		g.allFrom(p, "a")
 	}
 }

@@ -282,7 +282,7 @@ func (g *gated) allFrom(p *pinger, node string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	g.t.Logf("%d requests, %d not answered by %s, longest without an answer %v", p.sent, missing, node, p.gap)
-	if missing != 0 {
+	if missing > 0 { // one that was sent although the call said otherwise may be answered too
 		g.t.Errorf("%d of %d requests were not answered by %s", missing, p.sent, node)
 	}
 }

@@ -224,7 +224,11 @@ func (c *Cluster) StartAgent(node string) error {
 
 // withAgent does something to the agent itself, the child of the dead man.
 func (c *Cluster) withAgent(node string, do func(*lab.Node, int) error) error {
-	parent := c.agents[node].PID()
+	p := c.agents[node]
+	if p == nil {
+		return fmt.Errorf("no agent was started on %q", node)
+	}
+	parent := p.PID()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", parent, parent))
 	if err != nil {
 		return err

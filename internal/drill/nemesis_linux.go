@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -232,7 +233,7 @@ func (a *arena) strike(ctx context.Context, out *Round, since time.Time) error {
 // roles says who is what.
 func (a *arena) roles(st api.Status) map[Role]string {
 	owner := Web(st).Owner
-	roles := map[Role]string{RoleOwner: owner, RoleStandby: Other(owner), RoleWitness: "witness", RoleLeader: st.Leader, RoleHolder: owner}
+	roles := map[Role]string{RoleOwner: owner, RoleStandby: Other(owner), RoleWitness: "witness", RoleLeader: cmp.Or(st.Leader, "witness"), RoleHolder: owner}
 	for _, g := range st.Groups {
 		if g.Name == Only {
 			roles[RoleHolder] = g.Owner
