@@ -38,7 +38,11 @@ func (w *World) checkAlone(m *machine, i int) {
 		switch {
 		case !k.address && !k.exclusive:
 		case w.excused(m, i) || w.excused(other, i):
-			w.Stats.Excused++
+			if k.address {
+				w.Stats.ExcusedHeld++
+			} else {
+				w.Stats.Excused++
+			}
 			w.log("%s and %s both have %s/%s: nothing could prevent it", m.name, other.name, k.group, k.resource)
 		case k.address:
 			w.broken("S1: %s and %s both answer for the address %s of group %s", m.name, other.name, k.resource, k.group)

@@ -49,7 +49,8 @@ type Stats struct {
 	Elected, Promises                  int
 	Fenced                             int            // takeovers that a confirmed fencing allowed before their time
 	Faults                             [maxFaults]int // by index into the table of faults
-	Excused                            int            // two runs that no layer could have prevented (docs/design.md, "What is limited")
+	Excused                            int            // two runs of a service that no layer could have prevented (docs/design.md, "What is limited today")
+	ExcusedHeld                        int            // the same of addresses
 	Agents, Dead                       int            // agents and dead men started again
 	Silent, Upgrades, Lossless, Costly int            // epilogues: L2, L3, death of a leader that cost no owner its lease, and that did
 }
@@ -68,6 +69,7 @@ func (s *Stats) Add(o Stats) {
 		s.Faults[i] += o.Faults[i]
 	}
 	s.Excused += o.Excused
+	s.ExcusedHeld += o.ExcusedHeld
 	s.Agents += o.Agents
 	s.Dead += o.Dead
 	s.Silent += o.Silent

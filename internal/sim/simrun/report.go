@@ -65,6 +65,7 @@ func (r *result) section(b *bytes.Buffer) {
 	row("the same for a node that led: no owner lost its lease", num(s.Lossless))
 	row("the same for a node that led: an election that took longer cost an owner its lease", num(s.Costly))
 	row("two runs of a service that nothing could end (design.md, \"What is limited today\")", num(s.Excused))
+	row("two holders of an address that nothing could end (the same place)", num(s.ExcusedHeld))
 	row("**violations of S1, S2, S3, S4, L1, L2, L3**", "**"+group(r.broken)+"**")
 	fmt.Fprintf(b, "\n| fault | injected |\n|---|---:|\n")
 	for _, f := range s.Injected() {
