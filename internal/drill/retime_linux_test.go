@@ -16,13 +16,10 @@ import (
 // are started again one after the other, by themselves, and no client notices (L3).
 func TestRetime(t *testing.T) {
 	c, ctx := formed(t, Options{})
-	owner, err := c.Owner(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, profile := range []lease.Profile{lease.Fast, lease.LAN} {
 		before := agentPIDs(t, c)
-		if owner, err = c.Owner(ctx); err != nil {
+		owner, err := c.Owner(ctx)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if err := c.steady(ctx, time.Now()); err != nil {

@@ -12,7 +12,7 @@ import (
 
 func TestItRunsReportsAndWritesItsSection(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "reliability.md")
-	if err := os.WriteFile(file, []byte("before\n"+begin+"old\n"+end+"\nafter\n"), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte("before\n"+begin+"of a former run\n"+end+"\nafter\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
@@ -28,7 +28,7 @@ func TestItRunsReportsAndWritesItsSection(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
 	}
-	if strings.Contains(string(text), "old") {
+	if strings.Contains(string(text), "of a former run") {
 		t.Error("the former section is still there")
 	}
 }
