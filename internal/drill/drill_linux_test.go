@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ var (
 	timing  = flag.String("drill.timing", "lan", "comma separated profiles")
 	table   = flag.String("drill.table", "", "write the results as a markdown table to this file")
 	service = flag.String("drill.service", "test", "test or tomcat")
+	keep    = flag.String("drill.keep", "", "keep what had logged in this directory")
 )
 
 func TestMain(m *testing.M) {
@@ -43,10 +45,16 @@ func formed(t *testing.T, o Options) (*Cluster, context.Context) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			for _, n := range Nodes {
-				if p := c.Agent(n); p != nil {
-					text, _ := os.ReadFile(p.Log)
+		for _, n := range Nodes {
+			if p := c.Agent(n); p != nil && (t.Failed() || *keep != "") {
+				text, _ := os.ReadFile(p.Log)
+				if *keep != "" {
+					name := strings.ReplaceAll(t.Name(), "/", "-") + "-" + n + ".log"
+					if err := os.WriteFile(filepath.Join(*keep, name), text, 0o644); err != nil {
+						t.Error(err)
+					}
+				}
+				if t.Failed() {
 					lines := strings.Split(string(text), "\n")
 					t.Logf("--- had on %s\n%s", n, strings.Join(lines[max(0, len(lines)-60):], "\n"))
 				}
