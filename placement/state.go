@@ -154,7 +154,8 @@ type Event struct {
 	To     string    `json:"to,omitempty"`
 	Epoch  uint64    `json:"epoch,omitempty"`
 	Reason Reason    `json:"reason"`
-	By     string    `json:"by,omitempty"` // leader that proposed it
+	By     string    `json:"by,omitempty"`  // leader that proposed it
+	Took   Took      `json:"took,omitzero"` // of a change of owner: where its time went, as far as it is known
 }
 
 // CommandKind names a command.
@@ -211,6 +212,9 @@ type Command struct {
 	KernelLease string `json:"kernel_lease,omitempty"`
 	Version     uint64 `json:"version,omitempty"` // config version the proposer saw
 	Token       *Token `json:"token,omitempty"`
+
+	Took  Took    `json:"took,omitzero"`   // of the event: what was known when it was proposed
+	Timed []Timed `json:"timed,omitempty"` // of former events, at most MaxTimed
 }
 
 // Result is what Apply says of a command.

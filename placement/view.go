@@ -79,6 +79,7 @@ type GroupReport struct {
 	Evidence  []string                  `json:"evidence,omitempty"`
 	Blocked   string                    `json:"blocked,omitempty"` // a stop that cannot be proven: a human is needed
 	Resources map[string]ResourceReport `json:"resources,omitempty"`
+	Lap       Lap                       `json:"lap,omitzero"` // the node's part of the newest change of owner, for display
 }
 
 // ResourceReport is one resource on one node.
