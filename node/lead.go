@@ -97,6 +97,8 @@ func (l *leader) loop(ctx context.Context) {
 			if l.care(ctx) {
 				wait = min(wait, promoteAfter)
 			}
+		} else if l.n.raft.IsLeader() { // the barrier did not succeed, and no event will say when it can
+			wait = l.n.timing().Renew
 		}
 		timer.Reset(wait)
 		select {
