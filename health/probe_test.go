@@ -16,7 +16,7 @@ import (
 )
 
 func guarded(timeout time.Duration, ask asker) *guard {
-	return &guard{spec: Spec{Name: "probe", Timeout: timeout}, ask: ask, late: Timeout}
+	return newGuard(Spec{Name: "probe", Timeout: timeout}, ask)
 }
 
 func TestAStuckCheckIsLeftBehindAndOnlyOnce(t *testing.T) {
@@ -92,11 +92,11 @@ func TestAFrozenAgentCondemnsNobodyButNotTwiceInARow(t *testing.T) {
 	g := guarded(time.Second, nil)
 	late := time.Now().Add(-10 * time.Second)
 	for i, want := range []Outcome{Skip, Timeout, Skip, Timeout} {
-		if got := g.excuse(say(Timeout, "late"), late); got.outcome != want {
+		if got := g.excuse(say(Timeout, "late"), late, time.Second); got.outcome != want {
 			t.Errorf("check %d: got %s, want %s", i, got.outcome, want)
 		}
 	}
-	if got := g.excuse(say(Fail, "refused"), late); got.outcome != Fail {
+	if got := g.excuse(say(Fail, "refused"), late, time.Second); got.outcome != Fail {
 		t.Errorf("an answer is an answer: got %s, want fail", got.outcome)
 	}
 }
