@@ -176,3 +176,31 @@ func FuzzOneLine(f *testing.F) {
 		}
 	})
 }
+
+func TestACheckWaitsAsLongAsTheServiceWasSeenToNeed(t *testing.T) {
+	const ms = time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		needs := 80 * ms
+		g := newGuard(Spec{Name: "probe", Timeout: time.Second, TimeoutMin: 100 * ms}, func(ctx context.Context) answer {
+			if !sleep(ctx, needs) {
+				return say(Timeout, "no answer")
+			}
+			return say(Pass, "answered")
+		})
+		for _, step := range []struct {
+			needs, waits time.Duration
+			want         Outcome
+		}{
+			{80 * ms, 80 * ms, Pass},
+			{time.Hour, 240 * ms, Timeout}, // three times what it needed before
+			{10 * ms, 10 * ms, Pass},       // it had stood still for 250 ms in all
+			{600 * ms, 600 * ms, Pass},     // which is now no hang
+			{time.Hour, time.Second, Timeout},
+		} {
+			needs = step.needs
+			if got := g.Check(t.Context()); got.Outcome != step.want || got.Latency.Round(5*ms) != step.waits {
+				t.Errorf("a service that needs %v: %s after %v, want %s after %v", step.needs, got.Outcome, got.Latency, step.want, step.waits)
+			}
+		}
+	})
+}
