@@ -77,7 +77,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.log.Info("released", "group", group, "epoch", plan.Released[group])
 	}
 	n.slots.sever(local.Leased, local.Inherited)
-	n.bequeath(local, plan) // before anything starts
+	n.bequeath(st, local, plan) // before anything starts
 	for _, a := range plan.Actions {
 		n.slots.perform(a)
 	}
@@ -105,7 +105,7 @@ func earliest(a, b time.Time) time.Time {
 }
 
 // bequeath tells the dead man until when what is held here, or is about to be started, may live.
-func (n *Node) bequeath(local placement.Local, plan placement.Plan) {
+func (n *Node) bequeath(st placement.State, local placement.Local, plan placement.Plan) {
 	holding := map[string]bool{}
 	for group, r := range plan.Report.Groups {
 		holding[group] = r.Holding
@@ -131,7 +131,9 @@ func (n *Node) bequeath(local placement.Local, plan placement.Plan) {
 			until = end
 		}
 	}
-	switch {
+	switch caughtUp, _ := n.renewer.caughtUp(st.Index); {
+	case !held && st.ConfigVersion == 0 && !caughtUp:
+		return // who has heard of no configuration cannot know what the process before ran
 	case !held && !local.Inherited.After(n.clock()): // nothing here, and nothing of the process before
 		until = time.Time{}
 	case until.IsZero():
