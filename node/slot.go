@@ -51,6 +51,7 @@ type slot struct {
 	trouble  string
 	expected bool // it was seen running here and was not told to stop
 	fold     health.Fold
+	adopted  bool // what runs was started by somebody else: another process of this agent, or systemd
 	runner   *health.Runner
 	stopRun  context.CancelFunc
 	failure  string
@@ -141,7 +142,7 @@ func (s *slot) observe() {
 func (s *slot) pace() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if verdict, _ := s.fold.Verdict(s.clock()); s.runner == nil || verdict != health.Starting {
+	if verdict, _ := s.fold.Verdict(s.clock()); s.runner == nil || verdict != health.Starting || s.adopted && !s.fold.Refuses() {
 		return statusEvery
 	}
 	s.runner.Kick()
@@ -171,6 +172,10 @@ func (s *slot) saw(st resources.Status) {
 	s.forgiven = s.forgiven && st.Failed
 	st.Failed = st.Failed && !s.forgiven
 	s.status, s.known = st, true
+	// A start that this slot did not make has its grace from when it was made: it may be in the middle of it.
+	if st.Running && st.Since.Sub(s.fold.Since()) > 0 && s.doing == "" {
+		s.fold, s.adopted = s.fold.Started(st.Since), true
+	}
 }
 
 // refresh asks the OS once and draws the conclusions.
@@ -282,6 +287,9 @@ func (s *slot) local() placement.LocalResource {
 		lr.State = placement.StateInitializing
 	case s.failure != "":
 		lr.State, lr.Detail = placement.StateFailed, s.failure
+	case s.status.Running && verdict == health.Starting && s.adopted && !s.fold.Refuses():
+		// It may have been serving for long. What depends on it may stay, and must not come before this is known.
+		lr.State = placement.StateUnknown
 	case s.status.Running && verdict == health.Starting, s.status.Pending:
 		lr.State = placement.StateOnlinePending
 	case s.status.Running:
@@ -421,7 +429,7 @@ func (s *slot) finish(a placement.Action, err error, done chan struct{}) {
 		s.believed = max(s.believed, number)
 		switch {
 		case a.Kind == placement.ActStart && err == nil:
-			s.expected = true
+			s.expected, s.adopted = true, false
 			s.fold = s.fold.Started(s.clock())
 		case a.Kind == placement.ActStart:
 			s.fail("start: " + err.Error())

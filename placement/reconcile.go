@@ -177,7 +177,7 @@ func (r *reconciler) dependentsDown(res ResourcePolicy) bool {
 		switch lr := r.local[other.Name]; lr.State {
 		case StateOnline, StateOnlinePending, StateOfflinePending:
 			return false
-		case StateFailed:
+		case StateFailed, StateUnknown:
 			if lr.Running {
 				return false
 			}

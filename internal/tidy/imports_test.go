@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"placement":                {},
 	"lease":                    {},
 	"health":                   {"internal/urgency"},
-	"resources":                {"internal/urgency"},
+	"resources":                {"internal/boottime", "internal/urgency"},
 	"vip":                      {"internal/boottime"},
 	"internal/boottime":        {},
 	"internal/urgency":         {},
