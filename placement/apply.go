@@ -107,10 +107,10 @@ func applyConfig(s State, c Command) (State, Result) {
 	if groups == nil {
 		groups = map[string]GroupState{}
 	}
-	retired := maps.Clone(s.Retired)
+	retired, kept := maps.Clone(s.Retired), c.Policy.names()
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[name]
-		if _, kept := c.Policy.Group(name); kept {
+		if kept[name] {
 			continue
 		}
 		if g.Phase != PhaseUnowned {
