@@ -3,6 +3,8 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -137,6 +139,57 @@ func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
 	}
 	if g.resolves() {
 		t.Error("somebody answers after the release")
+	}
+}
+
+// What cannot be saved is reset at once: a client that only waits learns of a planned move, and of the group going offline, within
+// 50 ms of the address leaving, and nothing new was accepted where it left.
+func TestAPlannedMoveResetsConnections(t *testing.T) {
+	g := newGated(t, `timing = "lan"`)
+	server := map[string]net.Listener{}
+	for _, name := range []string{"a", "b"} {
+		if err := within(nsOf(t, name), func() (err error) {
+			server[name], err = net.Listen("tcp", ":80")
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server[name].Close() })
+	}
+	for _, step := range []struct {
+		from string
+		w    api.Write
+	}{{"a", api.Write{Verb: api.VerbMove, Group: "web", Node: "b"}}, {"b", api.Write{Verb: api.VerbGroupOffline, Group: "web"}}} {
+		g.online(step.from)
+		var c net.Conn
+		if err := within(g.client, func() (err error) {
+			c, err = net.DialTimeout("tcp", netip.AddrPortFrom(theVIP.Addr(), 80).String(), 5*time.Second)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		p := g.ping(time.Millisecond)
+		g.answers(p, step.from, 20)
+		ended := make(chan error, 1)
+		var at time.Time
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			at = boottime.Now()
+			ended <- err
+		}()
+		g.do(step.w)
+		select {
+		case err := <-ended:
+			last, _ := p.newest(step.from)
+			t.Logf("%s: %v, %v after its last answer", step.w.Verb, err, at.Sub(last))
+			if !errors.Is(err, unix.ECONNRESET) || at.Sub(last) > 50*time.Millisecond {
+				t.Errorf("%s: the connection ended with %v, %v after the last answer of %s", step.w.Verb, err, at.Sub(last), step.from)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s: the client still waits", step.w.Verb)
+		}
+		p.close()
 	}
 }
 

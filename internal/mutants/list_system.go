@@ -45,6 +45,9 @@ var addressMutants = []mutant{
 	{"gate-rules-unseen", "rules of the gate that somebody took away are not missed", "vip/gate_nft_linux.go",
 		"if len(rules) != len(g.rules) {", "if false {",
 		tests("vip", "TestFlushedRulesetIsNoticedAndMended")},
+	{"reset-shut-in", "the gate keeps in what resets the connections of an address that leaves", "vip/gate_rules_linux.go",
+		"join(meta(protoAt, unix.IPPROTO_TCP), tcpReset, accept),", "join(meta(protoAt, 255), tcpReset, accept),",
+		tests("vip", "TestReleaseResetsIdleConnectionsAtOnce")},
 }
 
 var deadManMutants = []mutant{
