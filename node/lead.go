@@ -377,12 +377,12 @@ func (l *leader) decide(ctx context.Context) time.Time {
 	l.notes = d.Notes
 	l.mu.Unlock()
 	l.yield(ctx, d.Yield)
-	for _, c := range d.Commands {
+	for i, c := range d.Commands {
 		c.Term = term
-		if _, err := l.propose(ctx, c); err != nil {
-			l.n.log.Warn("proposing", "command", c.Kind, "group", c.Group, "err", err)
-			return l.n.clock().Add(l.n.timing().Renew)
-		}
+		d.Commands[i] = c
+	}
+	if !l.proposeTogether(ctx, d.Commands) {
+		return l.n.clock().Add(l.n.timing().Renew)
 	}
 	if len(d.Commands) > 0 {
 		l.kick() // look again at what became of it
