@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	"internal/drill":           {"api", "internal/lab"},
 	"internal/drill/demo":      {"internal/drill", "internal/lab"},
 	"internal/drill/nemesis":   {"internal/drill", "internal/lab"},
+	"internal/judge":           {},
 	"internal/mutants":         {},
 	"internal/tidy":            {},
 }
