@@ -212,6 +212,9 @@ func lineTo(t *testing.T) (d *DeadMan, agent *Line) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(pair[0]); unix.Close(pair[1]) })
+	if err := unix.SetsockoptInt(pair[1], unix.SOL_SOCKET, unix.SO_SNDBUF, lineRoom); err != nil {
+		t.Fatal(err)
+	}
 	d = &DeadMan{Log: slog.New(slog.DiscardHandler), clock: clock{silence: frozenAfter}, line: pair[0]}
 	return d, &Line{fd: pair[1], gone: make(chan struct{})}
 }
@@ -242,6 +245,27 @@ func TestAThawedDeadManHearsBeforeItActs(t *testing.T) {
 				t.Errorf("release %v, restart %v; want %v, %v", v.release, v.restart, c.release, c.restart)
 			}
 		})
+	}
+}
+
+// A line that is full is read to its end: the newest deadline that it took is in it.
+func TestAFullLineIsReadToItsEnd(t *testing.T) {
+	d, agent := lineTo(t)
+	text, err := word{}.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for ; unix.Send(agent.fd, text, unix.MSG_NOSIGNAL) == nil; n++ {
+	}
+	t.Logf("room for %d words", n)
+	if n < 200 {
+		t.Errorf("room for %d words only", n)
+	}
+	buf := make([]byte, maxWord+1)
+	d.drain(buf)
+	if _, got, err := d.take(buf); got || err != nil {
+		t.Errorf("a word is left of %d, %v", n, err)
 	}
 }
 
