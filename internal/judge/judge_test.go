@@ -121,6 +121,7 @@ func TestWhatMayBeJudgedAgain(t *testing.T) {
 		"it crashed":                         {"10 run p TestA\n12 output p TestA panic: no\n14 fail p TestA\n15 fail p -", stood, false},
 		"the package crashed":                {"10 run p TestA\n12 output p - fatal error: no\n15 fail p -", stood, false},
 		"a skip that must run":               {"10 run p TestA\n12 output p TestA a_test.go:3: needs root\n14 skip p TestA\n15 pass p -", stood, false},
+		"after a subtest":                    {"10 run p TestA\n10 run p TestA/x\n10.5 pass p TestA/x\n14 fail p TestA\n15 fail p -", stood, true},
 		"while others ran":                   {"9 run p TestA\n10 pause p TestA\n13 cont p TestA\n14 fail p TestA\n15 fail p -", stood, false},
 		"while it ran beside others":         {"9 run p TestA\n10 pause p TestA\n11 cont p TestA\n14 fail p TestA\n15 fail p -", stood, true},
 	} {
