@@ -92,6 +92,10 @@ func (n *Node) act(ctx context.Context) time.Time {
 	plan.Report.Layers, plan.Report.Reset = n.layers, n.resetWithin()
 	n.ladder.heard(n.deadMan.Told())
 	plan.Report.Ladder = n.ladder.pending(st, n.name)
+	if up, _ := n.renewer.caughtUp(st.Index); up {
+		n.slots.laps.begin()
+	}
+	n.slots.lapse(plan.Report, st, n.name)
 	n.renewer.say(plan.Report)
 	n.progress.Store(n.clock().UnixNano())
 	return earliest(plan.Wake, wake)

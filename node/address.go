@@ -43,6 +43,8 @@ type address struct {
 	announce sync.WaitGroup
 	online   bool // at the last look of the act loop
 	removed  bool // by us, since the last start
+
+	opened, announced time.Time // of the newest start: added and reachable, the first announcement sent; zero: it was not
 }
 
 // leaseSource tells an address until when it may live.
@@ -83,11 +85,23 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 			return fmt.Errorf("waiting for a lease: %w", err)
 		}
 	}
+	opened := a.clock()
 	if err := a.vips.Announce(a.spec); err != nil {
 		a.log.Warn("announcing address", "vip", a.spec.Address, "err", err)
 	}
+	announced := a.clock()
 	a.keepAnnouncing()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opened, a.announced = opened, announced
 	return nil
+}
+
+// moments are when the newest start had the address reachable, and announced; by this node's clock.
+func (a *address) moments() (opened, announced time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.opened, a.announced
 }
 
 // right is what an address is added by.

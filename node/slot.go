@@ -56,7 +56,8 @@ type slot struct {
 	stopRun  context.CancelFunc
 	failure  string
 	failedAt time.Time
-	forgiven bool // the OS still shows the failure of before, and nobody minds any more
+	sign     time.Time // the first of what may come to a failure; zero: nothing does
+	forgiven bool      // the OS still shows the failure of before, and nobody minds any more
 	restarts []time.Time
 	blocked  string
 	doing    placement.ActionKind
@@ -115,6 +116,7 @@ func (s *slot) event() {
 	s.ask()
 	s.mu.Lock()
 	runner := s.runner
+	s.suspect(s.clock())
 	s.mu.Unlock()
 	if runner != nil {
 		runner.Kick()
@@ -223,6 +225,9 @@ func (s *slot) result(r health.Result) {
 	s.mu.Lock()
 	before, _ := s.fold.Verdict(s.clock())
 	s.fold = s.fold.Add(r)
+	if r.Outcome == health.Fail || r.Outcome == health.Timeout {
+		s.suspect(r.At.Add(-r.Latency))
+	}
 	after, why := s.fold.Verdict(s.clock())
 	s.judge()
 	s.mu.Unlock()
@@ -251,6 +256,9 @@ func (s *slot) judge() {
 		s.fail(string(verdict) + ": " + why)
 	default:
 		s.expected = true
+		if verdict == health.Healthy || len(s.res.Probes) == 0 {
+			s.sign = time.Time{}
+		}
 	}
 }
 
@@ -347,7 +355,7 @@ func (s *slot) perform(a placement.Action) {
 	done := make(chan struct{})
 	s.doing, s.abort, s.done = a.Kind, cancel, done
 	if a.Kind == placement.ActStart {
-		s.failure, s.blocked, s.forgiven = "", "", false
+		s.failure, s.blocked, s.forgiven, s.sign = "", "", false, time.Time{}
 		if a.Restart {
 			s.restarts = append(s.restarts, s.clock())
 		}

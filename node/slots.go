@@ -34,6 +34,7 @@ type slots struct {
 	leases   leaseSource
 	wake     func()
 	ladder   *ladder
+	laps     laps
 
 	version  uint64 // of the configuration they were made from
 	rounds   map[string]uint64
