@@ -40,6 +40,8 @@ var allowed = map[string][]string{
 	"internal/drill/demo":      {"internal/drill", "internal/lab"},
 	"internal/drill/nemesis":   {"internal/drill", "internal/lab"},
 	"internal/judge":           {},
+	"internal/bench":           {"internal/drill", "internal/lab"},
+	"internal/bench/bench":     {"internal/bench", "internal/lab"},
 	"internal/mutants":         {},
 	"internal/tidy":            {},
 }
