@@ -22,7 +22,7 @@ import (
 // With everything that could act frozen, the kernel ends the lease to the millisecond: nobody is answered any more, by packet
 // or at the link layer, before the takeover; and the thawed agent does not bring it back.
 func TestAFrozenOwnerStopsAnsweringBeforeItsLeaseEnds(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	if l := g.nodes["b"].n.timing(); l.Duration >= time.Second {
 		t.Fatalf("the kernel lease in force is %s, duration %v", l.Layer, l.Duration)
 	}
@@ -49,10 +49,10 @@ func TestAFrozenOwnerStopsAnsweringBeforeItsLeaseEnds(t *testing.T) {
 	last, _ := p.newest("a")
 	t.Logf("duration %v: the frozen owner answered last %v after the freeze", d, last.Sub(frozen))
 	if last.Sub(frozen) > d {
-		t.Errorf("the frozen owner answered %v after the freeze; its lease lasted %v at most", last.Sub(frozen), d)
+		t.Errorf("the frozen owner answered %v after the freeze; its lease lasted %v at most (S1)", last.Sub(frozen), d)
 	}
 	if g.resolves() {
-		t.Error("somebody answers for the address at the link layer")
+		t.Error("somebody answers for the address at the link layer (S1)")
 	}
 	g.nodes["b"].start()
 	g.answers(p, "b", 20)
@@ -71,7 +71,7 @@ func TestAFrozenOwnerStopsAnsweringBeforeItsLeaseEnds(t *testing.T) {
 		return nil
 	})
 	if _, after := p.newest("a"); after != before {
-		t.Errorf("the thawed node answered %d times", after-before)
+		t.Errorf("the thawed node answered %d times (S1)", after-before)
 	}
 }
 
@@ -94,7 +94,7 @@ func TestARestartOfTheAgentLosesNothing(t *testing.T) {
 // Somebody takes the whole rule set away, as each restart of nftables.service does: the client does not notice, and the gate
 // is there again within a renewal on the owner, within gateEvery elsewhere.
 func TestAFlushedRuleSetIsMended(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	g.quiet("a")
 	p := g.ping(time.Millisecond)
 	defer p.close()
@@ -115,7 +115,7 @@ func TestAFlushedRuleSetIsMended(t *testing.T) {
 
 // A planned move hands the address over shut; had release leaves nothing of ours in the kernel.
 func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	g.do(api.Write{Verb: api.VerbMove, Group: "web", Node: "b"})
 	g.online("b")
 	if err := g.guards("a", false); err != nil { // shut, not only left to end with the lease
@@ -125,7 +125,7 @@ func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
 	defer p.close()
 	g.answers(p, "b", 50)
 	if _, n := p.newest("a"); n != 0 {
-		t.Errorf("a answered %d times", n)
+		t.Errorf("a answered %d times (S1)", n)
 	}
 	for _, name := range []string{"a", "b"} {
 		g.nodes[name].stop()
@@ -196,7 +196,7 @@ func TestAPlannedMoveResetsConnections(t *testing.T) {
 // While the gate is the kernel lease and cannot be set up, an owner gives its address up before its lease could end unseen,
 // and says why; another node takes over.
 func TestAnOwnerWithoutAGateGivesUp(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	g.nft("a", "delete table inet had; add table inet had; add chain inet had mine") // somebody else's now
 	g.online("b")
 	if out := sh(t, "ip", "-n", nsOf(t, "a"), "-4", "-o", "addr"); strings.Contains(out, theVIP.Addr().String()) {
@@ -209,12 +209,12 @@ func TestAnOwnerWithoutAGateGivesUp(t *testing.T) {
 
 // The kernel lease is changed while the address is served, there and back: no packet is lost and the timing follows.
 func TestTheLayerChangesWhileServing(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	g.quiet("a")
 	p := g.ping(time.Millisecond)
 	defer p.close()
 	for _, layer := range []string{"address", "gate", "address", "auto"} {
-		g.apply("timing = \"lan\"\nkernel_lease = \"" + layer + "\"")
+		g.apply("timing = \"fast\"\nkernel_lease = \"" + layer + "\"")
 		g.until("a has taken up "+layer, func() error {
 			if sub := g.nodes["a"].n.timing().Duration < time.Second; sub != (layer != "address") {
 				return fmt.Errorf("duration %v", g.nodes["a"].n.timing().Duration)
@@ -324,7 +324,7 @@ func TestAKilledAgentHasALeaseAgainInTime(t *testing.T) {
 		t.Errorf("half of the agents took longer than 300ms: %v", took)
 	}
 	g.online("a")
-	if moved == 0 && took[len(took)-1] < 300*time.Millisecond { // what was left of the old lease lasted for each of them
+	if moved == 0 {
 		g.allFrom(p, "a")
 	}
 }
