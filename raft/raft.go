@@ -356,7 +356,7 @@ func (r *Raft) successor(to string) (string, error) {
 		return "", err
 	}
 	best, most := "", uint64(0)
-	patience := max(2*r.cfg.Timing.Heartbeat, time.Second) // heartbeats come ten times in one Heartbeat
+	patience := max(2*r.cfg.Timing.Heartbeat, time.Second) // heartbeats come beatsPerTimeout times in one Heartbeat
 	for _, s := range servers {
 		silent := r.trans.silence(hraft.ServerID(s.Name)) > patience
 		switch {
