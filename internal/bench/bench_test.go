@@ -26,7 +26,7 @@ func sample() Report {
 		}
 	}
 	add(HadFast, PlannedMove, Run{Outage: 31 * msec}, Run{Outage: 12 * msec, Failed: 1}, Run{Outage: 20 * msec, Repeats: 2})
-	add(KeepFast, PlannedMove, Run{Outage: 63 * msec, Failed: 12}, Run{Outage: 60 * msec, Failed: 11}, Run{Outage: 70 * msec, Failed: 13})
+	add(KeepFast, PlannedMove, Run{Outage: 63 * msec, Failed: 12}, Run{Outage: 60 * msec, Failed: 11, Trouble: []string{"not ready"}}, Run{Outage: 70 * msec, Failed: 13})
 	add(ByHand, PlannedMove, Run{Outage: 26 * msec}, Run{Outage: 24 * msec}, Run{Outage: 27 * msec})
 	add(HadFast, DaemonsKilled, Run{Outage: 300 * msec, Failed: 60}, Run{Outage: 250 * msec, Failed: 50})
 	add(KeepFast, DaemonsKilled, Run{Outage: 20 * msec, Double: 3 * time.Second, Endless: true}, Run{Outage: 24 * msec, Double: 2 * time.Second, Endless: true})

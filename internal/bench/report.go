@@ -54,7 +54,14 @@ func (r Report) Section(picture string) []byte {
 	}
 	fmt.Fprintf(&b, "Measured on %s, %s for each system and scenario, in %s, on %s, %d processors, Linux %s; %s.\n", r.Date.Format("2 January 2006"), n,
 		r.Took.Round(time.Minute), r.Machine.CPU, r.Machine.Processors, r.Machine.Kernel, strings.Join(versions, ", "))
-	fmt.Fprintf(&b, "%d runs were repeated because the whole machine stood still during them for more than %d ms. Again:\n\n    %s\n\n", r.Runs.Repeated(), stallLimit.Milliseconds(), r.Command)
+	fmt.Fprintf(&b, "%d runs were repeated because the whole machine stood still during them for more than %d ms.", r.Runs.Repeated(), stallLimit.Milliseconds())
+	troubled := r.Runs.Troubled()
+	for _, system := range r.Runs.Systems() {
+		if n := troubled[system]; n > 0 {
+			fmt.Fprintf(&b, "\n%d tries with %s came to nothing (not ready in time, or an order was refused) and were made again.", n, system)
+		}
+	}
+	fmt.Fprintf(&b, " Again:\n\n    %s\n\n", r.Command)
 	fmt.Fprintf(&b, "![outages](%s)\n\n```\n%s```\n", picture, r.Runs.Table())
 	b.WriteString("\nMedian (least to most) of the outage in ms, failed requests, and how long two nodes answered:\n\n")
 	r.Runs.markdown(&b)

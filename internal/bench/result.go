@@ -134,6 +134,17 @@ func (rs Runs) Repeated() (n int) {
 	return n
 }
 
+// Troubled is how many tries came to nothing, by system.
+func (rs Runs) Troubled() map[string]int {
+	n := map[string]int{}
+	for _, r := range rs {
+		if len(r.Trouble) > 0 {
+			n[r.System] += len(r.Trouble)
+		}
+	}
+	return n
+}
+
 // String is one line of progress.
 func (r Run) String() string {
 	t := fmt.Sprintf("%-20s %-17s outage %7s, %4d failed, double %6s", r.System, r.Scenario, r.Outage.Round(time.Millisecond), r.Failed, r.Double.Round(time.Millisecond))

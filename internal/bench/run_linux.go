@@ -23,7 +23,7 @@ type Plan struct {
 	Systems   []string // names
 	Scenarios []string // names
 	Options
-	Stalls *lab.StallMeter                  // optional: without it the instruments tell, less well
+	Stalls *lab.StallMeter                  // optional: without it only the instruments tell
 	Say    func(format string, args ...any) // optional: progress
 	Done   func(Run)                        // optional: called after each run
 }
@@ -33,6 +33,7 @@ const (
 	readyLimit = 60 * time.Second       // forming, and coming back after a fault
 	serveLimit = 90 * time.Second       // a system that does not serve again by then is lost
 	watch      = time.Second            // two owners are looked for so long after all is calm
+	nothing    = 5 * time.Second        // how long no fault lasts
 	stillThere = 300 * time.Millisecond // an overlap that lasted until so long before the end had no end
 	tries      = 3
 )
@@ -154,7 +155,7 @@ func (p Plan) one(ctx context.Context, s System, a *Arena, sc Scenario) (r Run, 
 		return r, err
 	}
 	if p.Stalls != nil {
-		r.Stall = p.Stalls.Longest(since, time.Now()).Length()
+		r.Stall = max(r.Stall, p.Stalls.Longest(since, time.Now()).Length())
 	}
 	if r.Lost {
 		return r, nil
@@ -168,6 +169,10 @@ func (p Plan) over(ctx context.Context, s System, a *Arena, sc Scenario, owner s
 	case sc.moves():
 		if err := poll(ctx, serveLimit, func() bool { return a.Client.AnsweredBy(other(owner), since) }); err != nil {
 			return fmt.Errorf("%w by %s: %w", errNotServed, other(owner), err)
+		}
+	case sc.Name == NoFault: // the same for all: the longer one waits, the longer the longest gap
+		if err := wait(ctx, nothing); err != nil {
+			return err
 		}
 	case sc.lasts():
 		if err := wait(ctx, s.Patience()); err != nil {
@@ -207,7 +212,8 @@ func (a *Arena) judge(r *Run, since time.Time) error {
 	for _, o := range answered.Overlaps {
 		r.Endless = r.Endless || answered.To.Sub(o.To) < stillThere
 	}
-	// Two instruments on threads that go before almost all others: when neither got a processor, hardly anybody did.
+	// Two instruments on threads that go before almost all others: when neither got a processor, hardly anybody did. A stall
+	// meter does not see that, if what goes before all of them is a program.
 	r.Stall = min(held.Blind, answered.Blind)
 	return nil
 }

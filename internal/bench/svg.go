@@ -36,6 +36,13 @@ func x(d time.Duration) float64 {
 	return picLeft + share*(picWidth-picLeft-picRight)
 }
 
+func axisName(d time.Duration) string {
+	if d < time.Second {
+		return ms(d) + " ms"
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
+}
+
 // SVG is the picture: a row for each scenario, in it a dot for each system at its median outage with a line from the least to
 // the most, on a logarithmic axis. A red ring says that two nodes answered for the address, a cross that nobody served again.
 func (rs Runs) SVG() string {
@@ -52,7 +59,7 @@ func (rs Runs) SVG() string {
 	fmt.Fprintf(&b, `<text x="20" y="58" fill="#555">outage (log): dot = median, line = least to most; <tspan fill="#d00">red ring</tspan> = two nodes answered at once; <tspan fill="#d00">x</tspan> = not served again</text>`+"\n")
 	bottom := height - picBottom
 	for d := axisFirst; d <= axisLast; d *= 10 {
-		fmt.Fprintf(&b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n", x(d), picTop, x(d), bottom, x(d), bottom+18, d)
+		fmt.Fprintf(&b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n", x(d), picTop, x(d), bottom, x(d), bottom+18, axisName(d))
 	}
 	for i, sc := range scenarios {
 		top := picTop + i*row

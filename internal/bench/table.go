@@ -88,6 +88,17 @@ func (rs Runs) ratios(b *strings.Builder) {
 			row("  without two", clean, cleanest, sc.Name, "never")
 		}
 	}
+	floor := rs.Of(ByHand, PlannedMove)
+	if floor.N == 0 {
+		return
+	}
+	b.WriteString("\nAGAINST MOVING BY HAND, with nothing to find out first\n")
+	for _, scenario := range []string{PlannedMove, ServiceKilled} {
+		if rs.Of(HadFast, scenario).N+rs.Of(HadLan, scenario).N == 0 {
+			continue
+		}
+		row(scenario, ByHand, floor, scenario, twice(floor))
+	}
 }
 
 func twice(s Summary) string {
