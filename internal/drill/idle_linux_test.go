@@ -47,7 +47,7 @@ func both(t *testing.T, c *Cluster, node string) (rss int64, cpu time.Duration) 
 	return rss, cpu
 }
 
-// TestIdle measures what an agent costs at rest with three nodes and five groups: under 60 MB and 2 % of a core.
+// TestIdle measures what an agent costs at rest with three nodes and five groups: under 60 MB and 3.5 % of a core.
 func TestIdle(t *testing.T) {
 	c, ctx := formed(t, Options{Timing: *timing, Groups: 4})
 	if err := c.WaitReady(ctx); err != nil {
