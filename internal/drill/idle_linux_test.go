@@ -71,7 +71,7 @@ func TestIdle(t *testing.T) {
 		if rss > 60<<20 {
 			t.Errorf("%s: %d MB resident, more than 60", n, rss>>20)
 		}
-		if share > 4 { // twice the goal: what counts is measured on a quiet machine, this only catches a busy loop
+		if share > 3.5 { // 1.4 to 2.3 on a quiet machine, up to 2.9 with twenty others waiting for its two cores; the goal is 1
 			t.Errorf("%s: %.2f %% of a core at rest", n, share)
 		}
 	}
