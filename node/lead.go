@@ -20,7 +20,6 @@ const (
 	barrierTimeout = 10 * time.Second
 	transferPause  = 10 * time.Second // between two attempts to hand leadership to a node that owns nothing
 	promoteAfter   = 500 * time.Millisecond
-	maxVoters      = 7
 	catchUp        = 64 // entries a node may lack and still be promoted
 )
 
