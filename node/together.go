@@ -27,8 +27,9 @@ func (l *leader) proposeTogether(ctx context.Context, commands []placement.Comma
 				return
 			}
 			if _, err := l.propose(ctx, commands[i]); err != nil {
-				l.n.log.Warn("proposing", "command", commands[i].Kind, "group", commands[i].Group, "err", err)
-				failed.Store(true)
+				if !failed.Swap(true) { // the others under way end the same way
+					l.n.log.Warn("proposing", "command", commands[i].Kind, "group", commands[i].Group, "of", len(commands), "err", err)
+				}
 			}
 		}
 	}

@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +29,9 @@ type route struct {
 	pid    uint32
 	seq    uint32
 	closed bool // the number of the file descriptor may belong to another file by now
+
+	allAddresses shared[[]kernelAddr]
+	allLinks     shared[map[int]kernelLink]
 }
 
 // request is one rtnetlink message to be acknowledged.
@@ -235,6 +240,11 @@ func ackError(m syscall.NetlinkMessage) error {
 
 // addresses lists all addresses of both families.
 func (r *route) addresses() ([]kernelAddr, error) {
+	all, err := r.allAddresses.get(r.listAddresses)
+	return slices.Clone(all), err
+}
+
+func (r *route) listAddresses() ([]kernelAddr, error) {
 	var all []kernelAddr
 	err := r.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), func(b []byte) {
 		if a, ok := parseAddr(b); ok {
@@ -249,6 +259,11 @@ func (r *route) addresses() ([]kernelAddr, error) {
 
 // links lists all interfaces by index.
 func (r *route) links() (map[int]kernelLink, error) {
+	all, err := r.allLinks.get(r.listLinks)
+	return maps.Clone(all), err
+}
+
+func (r *route) listLinks() (map[int]kernelLink, error) {
 	all := map[int]kernelLink{}
 	err := r.dump(unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), func(b []byte) {
 		if l, ok := parseLink(b); ok {
