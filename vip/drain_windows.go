@@ -1,0 +1,33 @@
+package vip
+
+import (
+	"net/netip"
+	"time"
+)
+
+// DrainSupported always fails on Windows.
+func DrainSupported() error { return errWindows }
+
+// Peer always fails on Windows.
+func (*Manager) Peer(Spec) (Peer, error) { return Peer{}, errWindows }
+
+// ReadyDrains always fails on Windows.
+func (*Manager) ReadyDrains() error { return errWindows }
+
+// DrainTo always fails on Windows.
+func (*Manager) DrainTo(netip.Addr, Peer, time.Duration) error { return errWindows }
+
+// TakeFrom always fails on Windows.
+func (*Manager) TakeFrom(netip.Addr, Peer, time.Duration) error { return errWindows }
+
+// EndDrain always fails on Windows.
+func (*Manager) EndDrain(...netip.Addr) error { return errWindows }
+
+// Drains always fails on Windows.
+func (*Manager) Drains() ([]Drain, error) { return nil, errWindows }
+
+// Connections always fails on Windows.
+func (*Manager) Connections(netip.Addr) ([]Conn, error) { return nil, errWindows }
+
+// Reset always fails on Windows.
+func (*Manager) Reset([]Conn) (int, error) { return 0, errWindows }
