@@ -79,6 +79,8 @@ type GroupReport struct {
 	Evidence  []string                  `json:"evidence,omitempty"`
 	Blocked   string                    `json:"blocked,omitempty"` // a stop that cannot be proven: a human is needed
 	Resources map[string]ResourceReport `json:"resources,omitempty"`
+	Links     map[string]string         `json:"links,omitempty"` // by address resource: how others reach this node there; only where it can forward connections
+	Drain     *DrainReport              `json:"drain,omitempty"` // connections that finish here after the group was given away
 }
 
 // ResourceReport is one resource on one node.

@@ -10,6 +10,9 @@ import (
 // DrainLongest is the longest that connections may go on to a node that has given its address away.
 const DrainLongest = time.Hour
 
+// DrainTable is the name of the tables, one in family ip and one in ip6, that are there while connections are forwarded.
+const DrainTable = "had-drain"
+
 // Peer is another node as it is seen on the link of a floating address.
 type Peer struct {
 	Address netip.Addr       // of the family of the floating address, and not floating itself

@@ -391,6 +391,23 @@ func (m *Manager) endDrain(addrs []netip.Addr) error {
 	return err
 }
 
+// endDrains ends everything that DrainTo and TakeFrom began.
+func (m *Manager) endDrains() error {
+	m.gate.mu.Lock()
+	defer m.gate.mu.Unlock()
+	c, err := m.nft()
+	if err != nil {
+		return nil // nor could anything have been begun
+	}
+	if err = dropDrains(c); err == nil {
+		err = m.flush(c)
+	}
+	if err != nil {
+		return fmt.Errorf("ending the forwarding of connections: %w", err)
+	}
+	return nil
+}
+
 // Drains lists the addresses whose connections are on two nodes, as the kernel has them; none where there is no table.
 func (m *Manager) Drains() ([]Drain, error) {
 	m.gate.mu.Lock()

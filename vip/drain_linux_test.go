@@ -289,7 +289,7 @@ func TestConnectionsFinishWhereTheyBeganAndNewOnesGoToTheNewOwner(t *testing.T) 
 			t.Errorf("node%d still forwards %v, %v", i, left, err)
 		}
 		for _, family := range []string{"ip", "ip6"} {
-			if tables := d.nft(d.ns[i], "list", "tables", family); strings.Contains(tables, GateTable) {
+			if tables := d.nft(d.ns[i], "list", "tables", family); strings.Contains(tables, DrainTable) {
 				t.Errorf("node%d still has the table %q", i, tables)
 			}
 		}

@@ -31,7 +31,7 @@ var drainLanes = []drainLane{
 }
 
 func newDrainLane(f nftables.TableFamily, key nftables.SetDatatype, addresses, hops, id uint32) drainLane {
-	t := &nftables.Table{Family: f, Name: GateTable}
+	t := &nftables.Table{Family: f, Name: DrainTable}
 	conn := nftables.MustConcatSetType(key, key, nftables.TypeMark) // source, destination, both ports
 	seen := func(name string, id uint32) *nftables.Set {
 		return &nftables.Set{Table: t, Name: name, KeyType: conn, Concatenation: true, HasTimeout: true, Dynamic: true, Size: drainSize, ID: id}

@@ -18,7 +18,7 @@ type closedError struct{}
 func (closedError) Error() string        { return "the kernel gate has closed" }
 func (closedError) Is(target error) bool { return target == ErrGone }
 
-// GateTable is the name of had's own tables: one in family inet and one in family arp, and while connections are drained one in ip and one in ip6.
+// GateTable is the name of had's own tables, one in family inet and one in family arp.
 const GateTable = "had"
 
 // gateTicket is the longest that a message to the gate may be under way: the kernel refuses it afterwards. The gate closes
