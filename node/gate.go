@@ -34,6 +34,8 @@ type gatekeeper struct {
 	log   *slog.Logger
 	none  error // why this kernel carries no gate; nil: it does
 
+	forwards error // why this kernel cannot forward connections; nil: it can
+
 	mu       sync.Mutex
 	wanted   bool  // the configuration does not do without
 	required bool  // it is the kernel lease in force: no address without it
@@ -58,7 +60,7 @@ type front struct {
 }
 
 func newGatekeeper(vips *vip.Manager, clock boottime.Clock, log *slog.Logger) *gatekeeper {
-	g := &gatekeeper{vips: vips, clock: clock, log: log, none: vip.GateSupported(), wanted: true,
+	g := &gatekeeper{vips: vips, clock: clock, log: log, none: vip.GateSupported(), forwards: vip.DrainSupported(), wanted: true,
 		guarded: map[netip.Addr]bool{}, armed: map[netip.Addr]time.Time{}, coarse: map[netip.Addr]bool{}}
 	if g.none != nil {
 		log.Info("this node has no kernel gate: the lifetime of addresses is the kernel lease", "err", g.none)
