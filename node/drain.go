@@ -78,7 +78,7 @@ func (a *address) giving(epoch uint64) *placement.Drain {
 // link finds out how others reach this node on the link of the address, for the report.
 func (a *address) link() {
 	text := ""
-	if a.plans != nil && a.gate.drains() {
+	if a.plans != nil {
 		if p, err := a.vips.Peer(a.spec); err == nil {
 			text = p.String()
 		}
@@ -310,12 +310,13 @@ func (a *address) drainFault(epoch uint64, err error) {
 
 // drainReports adds to a report what the addresses know of drains: how this node is reached, and what finishes here.
 func (s *slots) drainReports(report placement.Report) {
+	forwards := s.gate.drains()
 	for k, a := range s.all() {
 		g, ok := report.Groups[k.group]
 		if !ok {
 			continue
 		}
-		if p := a.peer.Load(); p != nil && *p != "" {
+		if p := a.peer.Load(); forwards && p != nil && *p != "" {
 			if g.Links == nil {
 				g.Links = map[string]string{}
 			}

@@ -1,0 +1,185 @@
+package drill
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"hacluster/internal/lab"
+)
+
+// long is requests of one kind, many at a time.
+type long struct {
+	kind    string
+	want    int64 // bytes of the answer, 0: any
+	client  *http.Client
+	workers sync.WaitGroup
+
+	mu     sync.Mutex
+	done   int
+	failed []string
+	worst  time.Duration
+}
+
+// startLong begins a request of the path every so often, each on a connection of its own, or where keep is set one after another on
+// connections that are kept, one for each worker.
+func (c *Cluster) startLong(ctx context.Context, kind string, want int64, every time.Duration, keep int, stop <-chan struct{}) *long {
+	dial := func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		err = c.Lab.Client().Do(func() (err error) {
+			conn, err = (&net.Dialer{}).DialContext(ctx, network, addr)
+			return err
+		})
+		return conn, err
+	}
+	l := &long{kind: kind, want: want, client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: keep == 0,
+		MaxIdleConnsPerHost: keep}}}
+	url := "http://" + netip.AddrPortFrom(c.VIP.Addr(), Port).String() + kind
+	for range max(keep, 1) {
+		l.workers.Go(func() {
+			tick := time.NewTicker(every)
+			defer tick.Stop()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+				}
+				if keep > 0 {
+					l.one(ctx, url)
+				} else {
+					l.workers.Go(func() { l.one(ctx, url) })
+				}
+			}
+		})
+	}
+	return l
+}
+
+func (l *long) one(ctx context.Context, url string) {
+	began := time.Now()
+	err := func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := l.client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		n, err := io.Copy(io.Discard, resp.Body)
+		if err == nil && (resp.StatusCode != http.StatusOK || l.want > 0 && n != l.want) {
+			err = fmt.Errorf("status %s, %d bytes", resp.Status, n)
+		}
+		return err
+	}()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.done++
+	l.worst = max(l.worst, time.Since(began))
+	if err != nil {
+		l.failed = append(l.failed, err.Error())
+	}
+}
+
+func (l *long) verdict(t *testing.T) {
+	l.workers.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.Logf("%-6s %5d requests, %d failed, the longest took %s", l.kind, l.done, len(l.failed), l.worst.Round(time.Millisecond))
+	if len(l.failed) > 0 || l.done == 0 {
+		t.Errorf("%s: %d of %d failed: %v", l.kind, len(l.failed), l.done, l.failed[:min(len(l.failed), 3)])
+	}
+}
+
+// TestPlannedMovesThatNobodyNotices moves the group to and fro under load of every kind: short requests, kept connections, slow
+// answers and long downloads, and none of them may fail or be cut short.
+func TestPlannedMovesThatNobodyNotices(t *testing.T) {
+	c, ctx := formed(t, Options{Timing: strings.Split(*timing, ",")[0], Service: *service})
+	since := time.Now()
+	short, err := c.Lab.StartClient(lab.ClientOptions{Target: netip.AddrPortFrom(c.VIP.Addr(), Port), Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	short.Mark()
+	stop := make(chan struct{})
+	loads := []*long{c.startLong(ctx, "/", 0, 10*time.Millisecond, 4, stop)}
+	if *service == "test" {
+		loads = append(loads, c.startLong(ctx, "/slow", 0, 200*time.Millisecond, 0, stop), c.startLong(ctx, "/big", 20<<20, time.Second, 0, stop))
+	}
+	from, err := c.Owner(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := from
+	const moves = 10
+	for i := range moves {
+		if err := c.steady(ctx, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.Hactl(ctx, "witness", "group", "move", Group, "--to", Other(from), "--drain-timeout", "20s")
+		if err != nil || !strings.Contains(out, "may finish on "+from) {
+			t.Fatalf("move %d: %q, %v", i, out, err)
+		}
+		from = Other(from)
+		if err := c.poll(ctx, "a connection is drained", func() (bool, string) {
+			st, err := c.Status(ctx)
+			if err != nil {
+				return false, err.Error()
+			}
+			return slices.ContainsFunc(Web(st).Notes, func(n string) bool { return strings.Contains(n, "connections on "+Other(from)+" until") }), fmt.Sprint(Web(st).Notes)
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	for _, l := range loads {
+		l.verdict(t)
+	}
+	end := time.Now()
+	if err := c.poll(ctx, "short requests have ended", func() (bool, string) { return short.Settled(end), "" }); err != nil {
+		t.Error(err)
+	}
+	r, err := short.Report(since)
+	if err != nil || r.Failed > 0 || r.OK == 0 {
+		t.Errorf("short requests: %s, %v", r, err)
+	}
+	t.Logf("short: %s", r)
+	out, err := c.Judge(Outcome{Fault: fmt.Sprintf("%d moves from %s", moves, first)}, "gate", since)
+	if err != nil || out.Breach() != "" {
+		t.Errorf("%s, %v", out.Breach(), err)
+	}
+	for _, l := range loads {
+		l.client.CloseIdleConnections()
+	}
+	c.drainRecorded(ctx, t)
+}
+
+// drainRecorded waits for the record of what became of the connections of the newest move.
+func (c *Cluster) drainRecorded(ctx context.Context, t *testing.T) {
+	t.Helper()
+	record := ""
+	err := c.poll(ctx, "the record of the drain", func() (bool, string) {
+		st, err := c.Status(ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		draining := slices.ContainsFunc(Web(st).Notes, func(n string) bool { return strings.Contains(n, "draining") })
+		if st.LastEvent != nil && st.LastEvent.Reason.Rule == "drained" {
+			record = st.LastEvent.Reason.Text
+		}
+		return !draining && record != "", fmt.Sprint(Web(st).Notes, st.LastEvent)
+	})
+	t.Logf("record: %s", record)
+	if err != nil {
+		t.Error(err)
+	}
+}
