@@ -97,6 +97,7 @@ type GroupStatus struct {
 	Notes     []string         `json:"notes,omitempty"` // blocked, next retry, no ready standby, ...
 	Standbys  []StandbyStatus  `json:"standbys,omitempty"`
 	Resources []ResourceStatus `json:"resources"`
+	Move      *Move            `json:"move,omitempty"` // the newest change of its owner that the history has
 }
 
 // StandbyStatus is a node that could take a group.

@@ -35,7 +35,9 @@ const (
 
 	// minInterval keeps a probe from becoming the load it is meant to see.
 	minInterval = 10 * time.Millisecond
-	positive    = time.Nanosecond
+	// minTimeout is what a loaded machine may need to answer itself on loopback.
+	minTimeout = 20 * time.Millisecond
+	positive   = time.Nanosecond
 )
 
 // LoadCluster reads cluster.toml. The error joins every Fault of the file (see Faults), or says why it cannot be read.

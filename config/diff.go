@@ -210,6 +210,7 @@ func probeFact(p health.Spec) fact {
 		{"level", string(p.Level)},
 		{"interval", human(p.Interval)},
 		{"timeout", human(p.Timeout)},
+		{"timeout_min", duration(p.TimeoutMin)},
 		{"fall", strconv.Itoa(p.Fall)},
 		{"rise", strconv.Itoa(p.Rise)},
 		{"host", p.Host},

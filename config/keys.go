@@ -28,7 +28,7 @@ var clusterKeys = map[string][]string{
 	"group.resource": {"name", "type", "depends_on", "run_on", "exclusive", "possible_owners", "restart_action", "restart_threshold",
 		"restart_period", "restart_delay", "pending_timeout", "deadlock_timeout", "stop_budget", "persistent_state", "looks_alive_interval", "is_alive_interval",
 		"address", "interface", "unit", "command", "dir", "env", "user", "stop_signal", "start", "stop", "status", "probe"},
-	"group.resource.probe": {"name", "type", "level", "interval", "timeout", "fall", "rise", "host", "port", "url", "status", "body",
+	"group.resource.probe": {"name", "type", "level", "interval", "timeout", "timeout_min", "fall", "rise", "host", "port", "url", "status", "body",
 		"header", "want_header", "max_latency", "ca_file", "server_name", "command", "unit", "pid_file", "process"},
 }
 
@@ -55,7 +55,7 @@ var resourceFields = map[string][]string{
 var probeFields = map[string][]string{
 	"host": {"tcp", "ajp", "ping"}, "port": {"tcp", "ajp"},
 	"url": {"http"}, "status": {"http"}, "body": {"http"}, "header": {"http"}, "want_header": {"http"},
-	"ca_file": {"http"}, "server_name": {"http"}, "max_latency": {"http", "ajp"},
+	"timeout_min": {"tcp", "http", "ajp"}, "ca_file": {"http"}, "server_name": {"http"}, "max_latency": {"http", "ajp"},
 	"command": {"script"}, "unit": {"systemd"}, "pid_file": {"process"}, "process": {"process"},
 }
 

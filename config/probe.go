@@ -42,10 +42,7 @@ func parseProbe(t *table, r resources.Spec, intervals probeIntervals) health.Spe
 	}
 	s.Interval = t.duration("interval", interval, minInterval)
 	s.Timeout = t.duration("timeout", min(defaultProbeTimeout, s.Interval), positive)
-	if s.Timeout > s.Interval {
-		t.fault("timeout", "shorten the timeout or lengthen the interval",
-			"timeout %s is longer than the interval %s", human(s.Timeout), human(s.Interval))
-	}
+	parsePatience(t, &s)
 	fall, rise := defaultFallRise(s.Kind)
 	s.Fall = t.integer("fall", fall, 1, 1000)
 	s.Rise = t.integer("rise", rise, 1, 1000)
@@ -55,6 +52,29 @@ func parseProbe(t *table, r resources.Spec, intervals probeIntervals) health.Spe
 	}
 	t.done()
 	return s
+}
+
+// parsePatience reads how long a check waits. Where the wait adapts to the service, only its floor has to fit into the
+// interval: a check that is waited for longer leaves the next ones out.
+func parsePatience(t *table, s *health.Spec) {
+	if !t.has("timeout_min") {
+		s.Timeout = t.duration("timeout", min(defaultProbeTimeout, s.Interval), positive)
+		if s.Timeout > s.Interval {
+			t.fault("timeout", "shorten the timeout or lengthen the interval",
+				"timeout %s is longer than the interval %s", human(s.Timeout), human(s.Interval))
+		}
+		return
+	}
+	s.TimeoutMin = t.duration("timeout_min", 0, minTimeout)
+	s.Timeout = t.duration("timeout", max(defaultProbeTimeout, s.TimeoutMin), positive)
+	if s.TimeoutMin > s.Interval {
+		t.fault("timeout_min", "shorten timeout_min or lengthen the interval",
+			"timeout_min %s is longer than the interval %s", human(s.TimeoutMin), human(s.Interval))
+	}
+	if s.TimeoutMin > s.Timeout {
+		t.fault("timeout_min", "it is the least a check waits, timeout the most",
+			"timeout_min %s is longer than the timeout %s", human(s.TimeoutMin), human(s.Timeout))
+	}
 }
 
 // defaultLevel: what costs the service nothing looks alive, what makes it work proves that it is alive.

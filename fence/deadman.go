@@ -56,7 +56,8 @@ func decodeWord(text []byte) (word, error) {
 //  1. At the end of the lease that was told last, everything goes, whatever the agent does.
 //  2. An agent that has said nothing for silence is frozen: it is killed and started again. The end of a lease wakes a living
 //     one, so then it is enough that nothing is heard for probation.
-//  3. What is told to one agent holds for its successor: a restart does not move the deadline.
+//  3. What one agent told holds for its successor, and what is on file for the successor of both (handed): a restart does not move
+//     the deadline, and a successor that has had no lease cannot call it off, because it may not know what runs.
 //  4. What could not be proven gone at the end of the lease is tried again until it can, or the agent says otherwise.
 //  5. A watchdog is not fed while something may live on past its lease and the patience for its end.
 type clock struct {
@@ -65,6 +66,8 @@ type clock struct {
 	fired   bool      // for this until
 	proven  bool      // for this until: everything it covered is gone
 	foreign bool      // until is what a former dead man's agent left; what it held is not known here
+	handed  bool      // until was told by an agent before the one that runs
+	denied  bool      // and the one that runs says that nothing is held
 	silence time.Duration
 	probe   time.Time // a word is due by then, since the lease ended; zero: none
 	again   time.Time // next attempt at what was not proven gone; zero: none
@@ -75,6 +78,9 @@ const releaseRetry = time.Second
 
 // inherit takes over the lease that the newest agent before this dead man left, as far as a watchdog minds.
 func (c *clock) inherit(until time.Time) { c.until, c.foreign = until, !until.IsZero() }
+
+// hand takes over a lease of which it is known what it covers.
+func (c *clock) hand(until time.Time) { c.until, c.handed = until, true }
 
 // probation is how long a living agent may take to say something when its lease has ended.
 const probation = 500 * time.Millisecond
@@ -87,7 +93,10 @@ type verdict struct {
 }
 
 // started notes that an agent was started at now.
-func (c *clock) started(now time.Time) { c.heard, c.probe = now, time.Time{} }
+func (c *clock) started(now time.Time) {
+	c.heard, c.probe = now, time.Time{}
+	c.handed, c.denied = c.handed || c.armed(), false
+}
 
 // tell takes a word that came at now.
 func (c *clock) tell(w word, now time.Time) {
@@ -99,8 +108,13 @@ func (c *clock) tell(w word, now time.Time) {
 	if *w.Until > 0 {
 		until = time.Unix(0, *w.Until).UTC()
 	}
-	if !until.Equal(c.until) || c.foreign {
+	if c.handed && until.IsZero() && !c.fired {
+		c.denied = true
+		return
+	}
+	if !until.Equal(c.until) || c.foreign || c.handed {
 		c.until, c.fired, c.proven, c.foreign, c.again = until, false, false, false, time.Time{}
+		c.handed, c.denied = false, false
 	}
 }
 
@@ -109,7 +123,7 @@ func (c *clock) released(until time.Time, ok bool, now time.Time) {
 	if !until.Equal(c.until) { // the agent has another lease by now
 		return
 	}
-	if c.proven = ok; !ok {
+	if c.proven = ok || c.denied; !c.proven {
 		c.again = now.Add(releaseRetry)
 	}
 }
@@ -137,7 +151,9 @@ func (c *clock) due(now time.Time) verdict {
 	v := verdict{}
 	if c.armed() && !now.Before(c.until) {
 		v.release, c.fired = true, true
-		c.probe = now.Add(probation)
+		if !c.handed { // else the agent need not know of this end
+			c.probe = now.Add(probation)
+		}
 	}
 	if !c.again.IsZero() && !now.Before(c.again) {
 		v.release, c.again = true, time.Time{}

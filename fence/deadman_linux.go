@@ -62,6 +62,9 @@ type DeadMan struct {
 	mu     sync.Mutex
 	clock  clock
 	kill   []resources.Spec
+	former []resources.Spec // told by agents before this one; until it has a lease it may not know of them
+	lost   bool             // what was told to a former dead man cannot be read
+	line   int              // our end of it; -1: none
 	child  *os.Process
 	ending bool
 	broken bool      // the newest agent ended because its store cannot be written; of Run's own goroutine
@@ -77,7 +80,9 @@ type DeadMan struct {
 func (d *DeadMan) Run(ctx context.Context) (int, error) {
 	d.protect()
 	d.clock = clock{silence: frozenAfter}
-	d.inherit()
+	d.line = -1
+	d.clock.started(boottime.Now())
+	d.inherit(boottime.Now(), boottime.ID())
 	defer d.bequeath()    // last: an executor must find the watchdog closed
 	defer d.endWatchdog() // after the clock's goroutines: by then it is known what is held
 	var err error
@@ -90,6 +95,7 @@ func (d *DeadMan) Run(ctx context.Context) (int, error) {
 	defer watch.Wait()
 	defer d.wake() // ends the watch
 	defer cancel()
+	d.arm()
 	watch.Go(func() { d.watch(ctx) })
 	if d.Watchdog != nil {
 		watch.Go(func() { d.keep(ctx) })
@@ -154,11 +160,11 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	}
 	far := os.NewFile(uintptr(pair[1]), "line")
 	near := pair[0]
-	_ = unix.SetsockoptInt(near, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
+	_ = unix.SetsockoptInt(pair[1], unix.SOL_SOCKET, unix.SO_SNDBUF, lineRoom)
 	cmd := exec.Command(d.Agent[0], d.Agent[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{far}
-	cmd.Env = append(os.Environ(), lineVar+"=3")
+	cmd.Env = append(os.Environ(), lineVar+"=3", heldVar+"="+heldPath(d.Will))
 	if d.Watchdog != nil {
 		cmd.Env = append(cmd.Env, watchdogVar+"="+d.Watchdog.Info().encode())
 	}
@@ -170,6 +176,7 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	d.mu.Lock()
 	d.clock.started(now)
 	d.ready = false
+	d.former, d.kill = d.exclusive(), nil
 	d.mu.Unlock()
 	if err := cmd.Start(); err != nil {
 		far.Close()
@@ -179,7 +186,7 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	far.Close()
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte(agentScore), 0o644)
 	d.mu.Lock()
-	d.child = cmd.Process
+	d.child, d.line = cmd.Process, near
 	d.mu.Unlock()
 	d.arm()
 	var line sync.WaitGroup
@@ -205,33 +212,15 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 		break
 	}
 	line.Wait() // ends with the agent's end of the line: its last word counts
+	d.mu.Lock()
+	d.line = -1 // nobody reads from a descriptor that may be another's by now
+	d.mu.Unlock()
 	unix.Close(near)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return 1, err
 	}
 	return cmd.ProcessState.ExitCode(), nil
-}
-
-// listen takes the agent's words until its end of the line closes.
-func (d *DeadMan) listen(fd int) {
-	buf := make([]byte, maxWord+1)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return
-		}
-		w, err := decodeWord(buf[:n])
-		if err != nil {
-			d.Log.Error("a word of the agent is not understood", "err", err)
-			continue
-		}
-		d.hear(w)
-		d.tell(fd)
-	}
 }
 
 // tell gives the agent, which has just spoken, what it has not been told yet. It never waits.
@@ -259,35 +248,6 @@ func (d *DeadMan) remember(all ...Told) {
 	d.told = d.told[max(0, len(d.told)-maxTold):]
 }
 
-func (d *DeadMan) hear(w word) {
-	now := boottime.Now()
-	d.pulse.Beat(now)
-	d.mu.Lock()
-	d.clock.tell(w, now)
-	if w.Kill != nil {
-		d.kill = *w.Kill
-	}
-	d.ending = d.ending || w.Ending
-	if w.Ready {
-		if d.asked != nil {
-			_ = d.child.Signal(d.asked)
-		}
-		d.ready, d.asked = true, nil
-	}
-	d.mu.Unlock()
-	if w.Until != nil {
-		d.arm()
-	}
-	for _, f := range []struct {
-		said bool
-		call func()
-	}{{w.Ready, d.Ready}, {w.Ending, d.Ending}, {true, d.Alive}} {
-		if f.said && f.call != nil {
-			f.call()
-		}
-	}
-}
-
 // arm sets the timer to the next instant that matters.
 func (d *DeadMan) arm() {
 	d.mu.Lock()
@@ -310,7 +270,7 @@ func (d *DeadMan) wake() { d.set(boottime.Now()) }
 // watch is the clock's own goroutine, on a thread of its own: nothing else that the process does can make it wait.
 func (d *DeadMan) watch(ctx context.Context) {
 	runtime.LockOSThread()
-	buf := make([]byte, 8)
+	buf, word := make([]byte, 8), make([]byte, maxWord+1)
 	for ctx.Err() == nil {
 		if _, err := unix.Read(d.timer, buf); err != nil && err != unix.EINTR {
 			d.Log.Error("reading the dead man's timer", "err", err)
@@ -319,23 +279,39 @@ func (d *DeadMan) watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		d.mu.Lock()
-		v := d.clock.due(boottime.Now())
-		child, kill, until := d.child, d.kill, d.clock.until
-		d.mu.Unlock()
+		v := d.look(word)
 		d.set(v.next)
 		if v.release {
-			ok := d.release(kill)
+			ok := d.release(v.kill) && !v.lost
 			d.mu.Lock()
-			d.clock.released(until, ok, boottime.Now())
+			d.clock.released(v.until, ok, boottime.Now())
 			d.mu.Unlock()
 			d.arm()
 		}
-		if v.restart && child != nil {
+		if v.restart && v.child != nil {
 			d.Log.Error("the agent is frozen; killing it to start it again")
-			_ = child.Kill()
+			_ = v.child.Kill()
 		}
 	}
+}
+
+// task is a verdict with what it is about, as it was when it was given.
+type task struct {
+	verdict
+	until time.Time // the lease that has ended
+	kill  []resources.Spec
+	lost  bool // kill is not all
+	child *os.Process
+}
+
+// look hears what there is to hear and says what is due.
+func (d *DeadMan) look(buf []byte) task {
+	d.drain(buf)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := task{until: d.clock.until, kill: d.exclusive(), lost: d.lost, child: d.child}
+	t.verdict = d.clock.due(boottime.Now())
+	return t
 }
 
 // release drops every address of this node and kills what is exclusive; each whatever becomes of the others. It reports

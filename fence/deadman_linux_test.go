@@ -59,6 +59,10 @@ func playAgent(how string) int {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "once")); err == nil && how != "renews" { // the second life holds nothing
 		line.Ready()
+		if how == "knows nothing" {
+			line.Exclusive(nil)
+			line.Deadline(time.Time{})
+		}
 		for {
 			line.Alive()
 			time.Sleep(50 * time.Millisecond)
@@ -133,10 +137,16 @@ func playParent() int {
 // guarded starts a dead man with such an agent, in a network namespace of its own: it drops addresses.
 func guarded(t *testing.T, how string) (dir string, parent *exec.Cmd) {
 	t.Helper()
+	dir = t.TempDir()
+	return dir, guardedIn(t, dir, how)
+}
+
+// guardedIn is guarded on the node whose files are in dir.
+func guardedIn(t *testing.T, dir, how string) (parent *exec.Cmd) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
-	dir = t.TempDir()
 	parent = exec.Command(os.Args[0])
 	parent.Env = append(os.Environ(), "FENCE_PARENT="+how, "FENCE_DIR="+dir)
 	parent.Stdout, parent.Stderr = os.Stdout, os.Stderr
@@ -161,7 +171,7 @@ func guarded(t *testing.T, how string) (dir string, parent *exec.Cmd) {
 			t.Error(err)
 		}
 	})
-	return dir, parent
+	return parent
 }
 
 func isOurs(pid int) bool {

@@ -78,6 +78,46 @@ func TestRestartKeepsTheDeadline(t *testing.T) {
 	}
 }
 
+// An agent cannot call off what was told before it was started, unless it has a lease: it may not know what runs.
+func TestOnlyALeaseCallsOffWhatAFormerAgentTold(t *testing.T) {
+	for name, begin := range map[string]func(k *clock){
+		"the agent died":          func(k *clock) { k.tell(until(1400), at(0)); k.started(at(100)) },
+		"and so did its dead man": func(k *clock) { k.hand(at(1400)); k.started(at(100)) },
+		"and then the next agent died": func(k *clock) {
+			k.hand(at(1400))
+			k.started(at(100))
+			k.tell(nothingHeld(), at(110))
+			k.started(at(120))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := clock{silence: 8 * time.Second}
+			k.started(at(0))
+			begin(&k)
+			renewed := k
+			k.tell(nothingHeld(), at(200))
+			if v := k.due(at(1400)); !v.release {
+				t.Error("an agent that knows of nothing called the deadline off")
+			}
+			k.released(at(1400), false, at(1410))
+			if v := k.due(at(2500)); v.release || v.restart {
+				t.Errorf("%+v: it said that nothing is held, and need not know of the end of that lease", v)
+			}
+			if why := k.starving(at(60000), time.Second, 0); why != "" {
+				t.Error("the watchdog starves:", why)
+			}
+			renewed.tell(until(3000), at(300))
+			if v := renewed.due(at(1400)); v.release {
+				t.Error("released under the lease of the next agent")
+			}
+			renewed.tell(nothingHeld(), at(1500))
+			if v := renewed.due(at(3000)); v.release {
+				t.Error("released although nothing was held")
+			}
+		})
+	}
+}
+
 // What cannot be proven gone at the end of the lease is tried again until it can, or the agent has another lease.
 func TestReleaseIsTriedAgain(t *testing.T) {
 	k := clock{silence: time.Hour}

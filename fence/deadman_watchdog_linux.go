@@ -21,18 +21,6 @@ func (i WatchdogInfo) encode() string {
 	return string(text)
 }
 
-// inherit finds out whether an agent that nobody took leave of may have held something: the one of a dead man that was killed.
-// An older lease than the watchdog's own time does not count: a machine that survived it was not left that way.
-func (d *DeadMan) inherit() {
-	if d.Watchdog == nil {
-		return
-	}
-	until := ReadWill(d.Will)
-	if boottime.Now().Sub(until) < WatchdogPatience+d.Watchdog.Info().Timeout {
-		d.clock.inherit(until)
-	}
-}
-
 // keep feeds the watchdog until ctx ends.
 func (d *DeadMan) keep(ctx context.Context) {
 	d.pulse.Beat(boottime.Now()) // an agent needs a moment to its first word
@@ -43,7 +31,7 @@ func (d *DeadMan) refuse(now time.Time) string {
 	silent := d.pulse.Age(now)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.clock.starving(now, Patience(d.kill), silent)
+	return d.clock.starving(now, Patience(d.exclusive()), silent)
 }
 
 // endWatchdog disarms the watchdog if nothing is held. Else it stays armed: a successor feeds it, or the executor disarms it

@@ -27,8 +27,11 @@ type order struct {
 // take away what is held when no successor comes. It outlives this process and systemd's stop of the unit (KillMode=process).
 func (d *DeadMan) bequeath() {
 	d.mu.Lock()
-	o := order{Kill: d.kill, Will: d.Will}
+	o := order{Kill: d.exclusive(), Will: d.Will}
 	held := !d.clock.until.IsZero() && !d.clock.fired
+	if d.clock.until.IsZero() || d.clock.proven {
+		_ = os.Remove(heldPath(d.Will)) // nothing is held that a successor could inherit
+	}
 	if held {
 		o.Until = d.clock.until.UnixNano()
 		if d.Watchdog != nil {
@@ -77,7 +80,7 @@ func startExecutor(command []string, o order) error {
 // Execute is the executor: it waits for the end of the lease and takes everything away, unless by then a successor of this
 // agent has a lease of its own: then that one answers for what is held.
 func Execute(in io.Reader, log *slog.Logger) error {
-	text, err := io.ReadAll(io.LimitReader(in, maxWord))
+	text, err := io.ReadAll(io.LimitReader(in, maxHeld+4096))
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hacluster/internal/boottime"
 	"hacluster/resources"
 )
 
@@ -29,6 +30,7 @@ type Line struct {
 	news []Told
 
 	watchdog *WatchdogInfo
+	held     keeper
 }
 
 // OpenLine finds the line that a dead man gave to this process; nil without one, when the agent runs alone.
@@ -46,7 +48,8 @@ func OpenLine() (*Line, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("line to the dead man: %w", err)
 	}
-	l := &Line{fd: fd, gone: make(chan struct{})}
+	l := &Line{fd: fd, gone: make(chan struct{}), held: keeper{path: os.Getenv(heldVar), boot: boottime.ID()}}
+	os.Unsetenv(heldVar)
 	if text := os.Getenv(watchdogVar); text != "" {
 		os.Unsetenv(watchdogVar)
 		l.watchdog = &WatchdogInfo{}
@@ -130,6 +133,9 @@ func (l *Line) Deadline(until time.Time) {
 	if !until.IsZero() {
 		ns = until.UnixNano()
 	}
+	l.mu.Lock()
+	l.held.deadline(ns) // first: who kills us may kill the dead man as well
+	l.mu.Unlock()
 	l.say(word{Until: &ns})
 }
 
@@ -140,6 +146,7 @@ func (l *Line) Exclusive(specs []resources.Spec) {
 	if l.kill == nil {
 		l.kill = []resources.Spec{}
 	}
+	l.held.exclusive(l.kill)
 	l.mu.Unlock()
 	l.say(word{})
 }

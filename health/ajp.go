@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
+	"time"
 )
 
 // CPING from a web server and the CPONG of a servlet container, AJP13 with Tomcat's extension ("ajpv13a", CPing
@@ -23,21 +25,66 @@ func newAJP(s Spec) (asker, error) {
 	if err := needHostPort(s); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) answer {
-		conn, err := dial(ctx, s.Host, strconv.Itoa(s.Port))
-		if err != nil {
+	p := &ajpProbe{host: s.Host, port: strconv.Itoa(s.Port), keep: ajpKeep}
+	return p.ask, nil
+}
+
+// ajpKeep is how long a connection is used again. It is kept because a web server keeps its own, and because ten questions
+// a second then cost next to nothing; it is not kept for ever because a connector may still answer its old connections
+// when it takes no new ones.
+const ajpKeep = 5 * time.Second
+
+// ajpProbe asks over one connection. The guard around it lets only one question at a time in.
+type ajpProbe struct {
+	host, port string
+	keep       time.Duration
+	conn       net.Conn // closed by a timer at the end of keep, also when nobody asks any more
+}
+
+func (p *ajpProbe) ask(ctx context.Context) answer {
+	if p.conn != nil {
+		conn := p.conn
+		err := ping13(ctx, conn)
+		if err == nil && ctx.Err() == nil {
+			return say(Pass, "CPONG from %s", conn.RemoteAddr())
+		}
+		p.conn = nil
+		conn.Close()
+		if err == nil { // the deadline of the connection may be in the past by now: it is not asked again
+			return say(Pass, "CPONG from %s", conn.RemoteAddr())
+		}
+		// A connection that ended says nothing of the connector: it may have been restarted, or have closed what was idle.
+		if isTimeout(err) {
 			return judge(err)
 		}
-		defer conn.Close()
-		defer bind(ctx, conn)() // one absolute deadline: slow bytes do not extend it
-		if _, err := conn.Write(cping); err != nil {
-			return judge(fmt.Errorf("sending CPING: %w", err))
-		}
-		if err := readPong(conn); err != nil {
-			return judge(fmt.Errorf("waiting for CPONG: %w", err))
-		}
-		return say(Pass, "CPONG from %s", conn.RemoteAddr())
-	}, nil
+	}
+	conn, err := dial(ctx, p.host, p.port)
+	if err != nil {
+		return judge(err)
+	}
+	err = ping13(ctx, conn)
+	if err != nil || ctx.Err() != nil {
+		conn.Close()
+	} else {
+		p.conn = conn
+		time.AfterFunc(p.keep, func() { conn.Close() })
+	}
+	if err != nil {
+		return judge(err)
+	}
+	return say(Pass, "CPONG from %s", conn.RemoteAddr())
+}
+
+// ping13 sends one CPING and waits for its CPONG.
+func ping13(ctx context.Context, conn net.Conn) error {
+	defer bind(ctx, conn)() // one absolute deadline: slow bytes do not extend it
+	if _, err := conn.Write(cping); err != nil {
+		return fmt.Errorf("sending CPING: %w", err)
+	}
+	if err := readPong(conn); err != nil {
+		return fmt.Errorf("waiting for CPONG: %w", err)
+	}
+	return nil
 }
 
 // readPong reads the five bytes of a CPONG and nothing more. It stops at the first wrong byte, so that a peer that sends

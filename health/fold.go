@@ -71,6 +71,14 @@ func (f Fold) GraceEnds() time.Time {
 	return f.started.Add(f.grace)
 }
 
+// Since is when the resource was started, as Started was told; zero: not told.
+func (f Fold) Since() time.Time { return f.started }
+
+// Refuses says that a probe has not passed since the start and has failed so often that only the grace spares the resource.
+func (f Fold) Refuses() bool {
+	return slices.ContainsFunc(f.probes, func(p standing) bool { return !p.passed && p.condemned })
+}
+
 func (f Fold) inGrace(at time.Time) bool {
 	return !f.started.IsZero() && at.Before(f.started.Add(f.grace))
 }

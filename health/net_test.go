@@ -19,6 +19,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -205,6 +206,89 @@ func TestAJPSendsACPING(t *testing.T) {
 	if b, want := <-got, []byte{0x12, 0x34, 0, 1, 0x0a}; !bytes.Equal(b, want) {
 		t.Errorf("got % x, want % x", b, want)
 	}
+}
+
+// answers serves CPONGs until the connection ends, or until it has given as many as it may.
+func answers(limit int) func(net.Conn) {
+	return func(c net.Conn) {
+		b := make([]byte, len(cping))
+		for range limit {
+			if _, err := io.ReadFull(c, b); err != nil {
+				return
+			}
+			c.Write(cpong)
+		}
+	}
+}
+
+func TestAJPKeepsItsConnection(t *testing.T) {
+	var conns atomic.Int64
+	var serve atomic.Pointer[func(net.Conn)]
+	port := peer(t, func(c net.Conn) { conns.Add(1); (*serve.Load())(c) })
+	steps := []struct {
+		name  string
+		serve func(net.Conn)
+		asks  int
+		want  Outcome
+		conns int64 // made by the end of this step
+	}{
+		{"one connection for many questions", answers(100), 20, Pass, 1},
+		{"a kept connection that the connector has closed is replaced in the same check", nil, 1, Pass, 2},
+		{"silence on a kept connection is a timeout", nil, 1, Timeout, 2},
+		{"then a new one is made", answers(100), 2, Pass, 3},
+	}
+	p := &ajpProbe{host: "127.0.0.1", port: strconv.Itoa(port), keep: time.Hour}
+	ask := func() answer {
+		ctx, cancel := context.WithTimeout(t.Context(), brief)
+		defer cancel()
+		return p.ask(ctx)
+	}
+	once, quiet := answers(1), func(c net.Conn) { answers(1)(c); silent(c) }
+	for _, s := range steps {
+		switch {
+		case s.conns == 2 && s.want == Pass:
+			p.conn.Close() // as a connector does, but without waiting for its FIN
+			serve.Store(&quiet)
+		case s.serve != nil:
+			serve.Store(&s.serve)
+		}
+		for range s.asks {
+			if got := ask(); got.outcome != s.want {
+				t.Fatalf("%s: got %s (%s), want %s", s.name, got.outcome, got.detail, s.want)
+			}
+		}
+		if n := conns.Load(); n != s.conns {
+			t.Errorf("%s: %d connections, want %d", s.name, n, s.conns)
+		}
+	}
+
+	t.Run("the peer's own end of it", func(t *testing.T) {
+		serve.Store(&once)
+		p := &ajpProbe{host: p.host, port: p.port, keep: time.Hour}
+		for i := range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if got := p.ask(ctx); got.outcome != Pass {
+				t.Errorf("question %d: %s (%s)", i, got.outcome, got.detail)
+			}
+			cancel()
+		}
+	})
+	t.Run("not for ever", func(t *testing.T) {
+		many := answers(100)
+		serve.Store(&many)
+		p := &ajpProbe{host: p.host, port: p.port, keep: time.Millisecond}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		before := conns.Load()
+		for conns.Load() < before+2 && ctx.Err() == nil {
+			if got := p.ask(ctx); got.outcome != Pass {
+				t.Fatalf("%s: %s", got.outcome, got.detail)
+			}
+		}
+		if ctx.Err() != nil {
+			t.Error("one connection was used for seconds")
+		}
+	})
 }
 
 func FuzzReadPong(f *testing.F) {

@@ -58,7 +58,7 @@ func New(s Spec) (Probe, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building probe %q: %w", s.Name, err)
 	}
-	return &guard{spec: s, ask: ask, late: lateOutcome(s.Kind)}, nil
+	return newGuard(s, ask), nil
 }
 
 func newAsker(s Spec) (asker, error) {
@@ -90,6 +90,10 @@ func lateOutcome(k Kind) Outcome {
 	return Timeout
 }
 
+func newGuard(s Spec, ask asker) *guard {
+	return &guard{spec: s, ask: ask, late: lateOutcome(s.Kind), patience: patience{floor: s.TimeoutMin, ceiling: s.Timeout}}
+}
+
 // guard keeps the promise of Check around an asker that may get stuck. At most one stuck call exists per probe: while it
 // does, further checks say so at once and start nothing.
 type guard struct {
@@ -102,6 +106,7 @@ type guard struct {
 	stuck     bool // and was abandoned
 	abandoned int  // calls ever abandoned
 	stalled   bool // the last check was excused because the agent stood still
+	patience  patience
 }
 
 // Check implements Probe.
@@ -109,13 +114,14 @@ func (g *guard) Check(ctx context.Context) Result {
 	begin := time.Now()
 	a, ok := g.enter()
 	if ok {
-		a = g.timed(ctx, begin)
+		a = g.timed(ctx, begin, g.limit(begin))
 	}
 	if ctx.Err() != nil && a.outcome != Pass && a.outcome != Warn {
 		a = say(Skip, "interrupted: %v", ctx.Err())
 	}
 	end := time.Now()
 	latency := end.Sub(begin)
+	g.learn(a.outcome, begin, end)
 	if limit := g.spec.MaxLatency; a.outcome == Pass && limit > 0 && latency > limit {
 		a = say(Warn, "slow: %v, limit %v; %s", latency.Round(time.Millisecond), limit, a.detail)
 	}
@@ -137,8 +143,8 @@ func (g *guard) enter() (answer, bool) {
 }
 
 // timed runs the question in its own goroutine and leaves it behind when it overruns.
-func (g *guard) timed(ctx context.Context, begin time.Time) answer {
-	limited, cancel := context.WithTimeout(ctx, g.spec.Timeout)
+func (g *guard) timed(ctx context.Context, begin time.Time, limit time.Duration) answer {
+	limited, cancel := context.WithTimeout(ctx, limit)
 	done := make(chan answer, 1)
 	go func() {
 		defer cancel()
@@ -151,14 +157,14 @@ func (g *guard) timed(ctx context.Context, begin time.Time) answer {
 
 	select {
 	case a := <-done:
-		return g.excuse(a, begin)
+		return g.excuse(a, begin, limit)
 	case <-limited.Done():
 	}
 	timer := time.NewTimer(Epsilon)
 	defer timer.Stop()
 	select {
 	case a := <-done:
-		return g.excuse(a, begin)
+		return g.excuse(a, begin, limit)
 	case <-timer.C:
 	}
 
@@ -169,19 +175,31 @@ func (g *guard) timed(ctx context.Context, begin time.Time) answer {
 		case a := <-done:
 			return a
 		default:
-			return say(g.late, "no answer within %v", g.spec.Timeout)
+			return say(g.late, "no answer within %v", limit)
 		}
 	}
 	g.stuck = true
 	g.abandoned++
-	return say(g.late, "no answer within %v, and the check itself is stuck", g.spec.Timeout)
+	return say(g.late, "no answer within %v, and the check itself is stuck", limit)
+}
+
+func (g *guard) limit(now time.Time) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.patience.limit(now)
+}
+
+func (g *guard) learn(o Outcome, begin, end time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.patience = g.patience.after(o, begin, end)
 }
 
 // excuse turns a timeout into Skip when this process evidently did not run meanwhile, so that a frozen agent does not
 // wake up and condemn what it did not watch. Never twice in a row: on a machine that is always late a hang must still
 // be found.
-func (g *guard) excuse(a answer, begin time.Time) answer {
-	over := time.Since(begin) - g.spec.Timeout - Epsilon
+func (g *guard) excuse(a answer, begin time.Time, limit time.Duration) answer {
+	over := time.Since(begin) - limit - Epsilon
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if a.outcome != Timeout || over < stall || g.stalled {

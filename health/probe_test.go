@@ -16,7 +16,7 @@ import (
 )
 
 func guarded(timeout time.Duration, ask asker) *guard {
-	return &guard{spec: Spec{Name: "probe", Timeout: timeout}, ask: ask, late: Timeout}
+	return newGuard(Spec{Name: "probe", Timeout: timeout}, ask)
 }
 
 func TestAStuckCheckIsLeftBehindAndOnlyOnce(t *testing.T) {
@@ -92,11 +92,11 @@ func TestAFrozenAgentCondemnsNobodyButNotTwiceInARow(t *testing.T) {
 	g := guarded(time.Second, nil)
 	late := time.Now().Add(-10 * time.Second)
 	for i, want := range []Outcome{Skip, Timeout, Skip, Timeout} {
-		if got := g.excuse(say(Timeout, "late"), late); got.outcome != want {
+		if got := g.excuse(say(Timeout, "late"), late, time.Second); got.outcome != want {
 			t.Errorf("check %d: got %s, want %s", i, got.outcome, want)
 		}
 	}
-	if got := g.excuse(say(Fail, "refused"), late); got.outcome != Fail {
+	if got := g.excuse(say(Fail, "refused"), late, time.Second); got.outcome != Fail {
 		t.Errorf("an answer is an answer: got %s, want fail", got.outcome)
 	}
 }
@@ -173,6 +173,34 @@ func FuzzOneLine(f *testing.F) {
 		got := oneLine(s)
 		if len(got) > maxDetail || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%q became %q", s, got)
+		}
+	})
+}
+
+func TestACheckWaitsAsLongAsTheServiceWasSeenToNeed(t *testing.T) {
+	const ms = time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		needs := 80 * ms
+		g := newGuard(Spec{Name: "probe", Timeout: time.Second, TimeoutMin: 100 * ms}, func(ctx context.Context) answer {
+			if !sleep(ctx, needs) {
+				return say(Timeout, "no answer")
+			}
+			return say(Pass, "answered")
+		})
+		for _, step := range []struct {
+			needs, waits time.Duration
+			want         Outcome
+		}{
+			{80 * ms, 80 * ms, Pass},
+			{time.Hour, 240 * ms, Timeout}, // three times what it needed before
+			{10 * ms, 10 * ms, Pass},       // it had stood still for 250 ms in all
+			{600 * ms, 600 * ms, Pass},     // which is now no hang
+			{time.Hour, time.Second, Timeout},
+		} {
+			needs = step.needs
+			if got := g.Check(t.Context()); got.Outcome != step.want || got.Latency.Round(5*ms) != step.waits {
+				t.Errorf("a service that needs %v: %s after %v, want %s after %v", step.needs, got.Outcome, got.Latency, step.want, step.waits)
+			}
 		}
 	})
 }

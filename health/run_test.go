@@ -29,14 +29,14 @@ func (w *service) build(s Spec) (Probe, error) {
 		return nil, errors.New("cannot be built")
 	}
 	s.Timeout = max(s.Timeout, time.Second)
-	return &guard{spec: s, late: Timeout, ask: func(ctx context.Context) answer {
+	return newGuard(s, func(ctx context.Context) answer {
 		w.mu.Lock()
 		w.begun[s.Name] = append(w.begun[s.Name], time.Now())
 		takes, outcome := w.takes[s.Name], w.outcome[s.Name]
 		w.mu.Unlock()
 		sleep(ctx, takes)
 		return say(outcome, "seen")
-	}}, nil
+	}), nil
 }
 
 // set changes what a probe of the service sees from now on.

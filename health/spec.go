@@ -32,8 +32,9 @@ type Spec struct {
 	Level      Level
 	Interval   time.Duration
 	Timeout    time.Duration
-	Fall       int // failures in a row that condemn
-	Rise       int // successes in a row that acquit
+	TimeoutMin time.Duration // tcp, http, ajp: wait between this and Timeout, by how slow the service was of late; 0: always Timeout
+	Fall       int           // failures in a row that condemn
+	Rise       int           // successes in a row that acquit
 	Host       string
 	Port       int               // tcp, ajp
 	URL        string            // http

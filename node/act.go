@@ -78,7 +78,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.log.Info("released", "group", group, "epoch", plan.Released[group])
 	}
 	n.slots.sever(local.Leased, local.Inherited)
-	n.bequeath(local, plan) // before anything starts
+	n.bequeath(st, local, plan) // before anything starts
 	for _, a := range plan.Actions {
 		n.slots.perform(a)
 	}
@@ -94,6 +94,10 @@ func (n *Node) act(ctx context.Context) time.Time {
 	n.slots.drainReports(plan.Report)
 	n.ladder.heard(n.deadMan.Told())
 	plan.Report.Ladder = n.ladder.pending(st, n.name)
+	if up, _ := n.renewer.caughtUp(st.Index); up {
+		n.slots.laps.begin()
+	}
+	n.slots.lapse(plan.Report, st, n.name)
 	n.renewer.say(plan.Report)
 	n.progress.Store(n.clock().UnixNano())
 	return earliest(plan.Wake, wake)
@@ -107,7 +111,7 @@ func earliest(a, b time.Time) time.Time {
 }
 
 // bequeath tells the dead man until when what is held here, or is about to be started, may live.
-func (n *Node) bequeath(local placement.Local, plan placement.Plan) {
+func (n *Node) bequeath(st placement.State, local placement.Local, plan placement.Plan) {
 	holding := map[string]bool{}
 	for group, r := range plan.Report.Groups {
 		holding[group] = r.Holding
@@ -133,7 +137,9 @@ func (n *Node) bequeath(local placement.Local, plan placement.Plan) {
 			until = end
 		}
 	}
-	switch {
+	switch caughtUp, _ := n.renewer.caughtUp(st.Index); {
+	case !held && st.ConfigVersion == 0 && !caughtUp:
+		return // who has heard of no configuration cannot know what the process before ran
 	case !held && !local.Inherited.After(n.clock()): // nothing here, and nothing of the process before
 		until = time.Time{}
 	case until.IsZero():

@@ -49,6 +49,8 @@ type address struct {
 	removed  bool // by us, since the last start
 	drain    *draining
 	last     *placement.DrainReport // of the drain that ended last, until the next start
+
+	opened, announced time.Time // of the newest start: added and reachable, the first announcement sent; zero: it was not
 }
 
 // leaseSource tells an address until when it may live.
@@ -90,11 +92,23 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 			return fmt.Errorf("waiting for a lease: %w", err)
 		}
 	}
+	opened := a.clock()
 	if err := a.vips.Announce(a.spec); err != nil {
 		a.log.Warn("announcing address", "vip", a.spec.Address, "err", err)
 	}
+	announced := a.clock()
 	a.keepAnnouncing()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opened, a.announced = opened, announced
 	return nil
+}
+
+// moments are when the newest start had the address reachable, and announced; by this node's clock.
+func (a *address) moments() (opened, announced time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.opened, a.announced
 }
 
 // right is what an address is added by.
@@ -187,11 +201,25 @@ func (a *address) remove() error {
 		}
 	}
 	a.gate.shut(a.spec.Address.Addr())
+	a.reset()
 	err := a.vips.Remove(a.spec)
 	if err == nil {
 		a.gate.strict(a.spec.Address.Addr())
 	}
 	return err
+}
+
+// reset ends the connections of an address that is about to go, so that clients connect again at once instead of waiting for answers.
+// The gate is shut, which lets nothing new in, and lets the resets out while the address is still here. No fault of it stops a release.
+func (a *address) reset() {
+	n, err := a.vips.Reset(a.spec.Address.Addr())
+	switch {
+	case errors.Is(err, vip.ErrNoReset): // as the status has said
+	case err != nil:
+		a.log.Warn("resetting connections of an address that leaves", "vip", a.spec.Address, "err", err)
+	case n > 0:
+		a.log.Info("reset the connections of an address that leaves", "vip", a.spec.Address, "connections", n)
+	}
 }
 
 // Status asks the kernel; an address on a link without carrier serves nobody, and one behind a closed gate is not held.
@@ -220,7 +248,11 @@ func (a *address) Status(context.Context) (resources.Status, error) {
 	if !link.Up || !link.Carrier {
 		return resources.Status{Running: true, Failed: true, Detail: "interface " + link.Name + " has no carrier"}, nil
 	}
-	return resources.Status{Running: true, Detail: "on " + link.Name}, nil
+	detail := "on " + link.Name
+	if a.gate.noReset != nil {
+		detail += "; " + a.gate.noReset.Error()
+	}
+	return resources.Status{Running: true, Detail: detail}, nil
 }
 
 // keepAnnouncing repeats the announcement at growing intervals while the address is held under a lease.

@@ -123,6 +123,7 @@ func (b backend) commit(ctx context.Context, c placement.Command) (placement.Res
 
 func (b backend) move(ctx context.Context, w api.Write) (api.Reply, error) {
 	l, st := b.n.leader, b.n.raft.State()
+	l.moves.because(w.Group, placement.RuleMove, 0, b.n.clock())
 	l.mu.Lock()
 	if l.ledger == nil {
 		l.mu.Unlock()

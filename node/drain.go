@@ -282,8 +282,10 @@ func (a *address) tend(d *draining) bool {
 // cut ends the drain: what is still open is reset, and the address goes.
 func (a *address) cut(d *draining, conns []vip.Conn) {
 	addr := a.spec.Address.Addr()
-	_, err := a.vips.Reset(conns)
-	err = errors.Join(err, a.vips.EndDrain(addr))
+	if len(conns) > 0 {
+		a.reset()
+	}
+	err := a.vips.EndDrain(addr)
 	rerr := a.vips.Remove(a.spec)
 	if rerr == nil {
 		a.gate.strict(addr)

@@ -35,6 +35,7 @@ type gatekeeper struct {
 	none  error // why this kernel carries no gate; nil: it does
 
 	forwards error // why this kernel cannot forward connections; nil: it can
+	noReset  error // why connections of an address that leaves cannot be reset; nil: they can
 
 	mu       sync.Mutex
 	wanted   bool  // the configuration does not do without
@@ -62,6 +63,9 @@ type front struct {
 func newGatekeeper(vips *vip.Manager, clock boottime.Clock, log *slog.Logger) *gatekeeper {
 	g := &gatekeeper{vips: vips, clock: clock, log: log, none: vip.GateSupported(), forwards: vip.DrainSupported(), wanted: true,
 		guarded: map[netip.Addr]bool{}, armed: map[netip.Addr]time.Time{}, coarse: map[netip.Addr]bool{}}
+	if g.noReset = vips.ResetSupported(); g.noReset != nil {
+		log.Warn("connections of an address that leaves cannot be reset", "err", g.noReset)
+	}
 	if g.none != nil {
 		log.Info("this node has no kernel gate: the lifetime of addresses is the kernel lease", "err", g.none)
 		return g

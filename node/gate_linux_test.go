@@ -3,6 +3,8 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +22,7 @@ import (
 // With everything that could act frozen, the kernel ends the lease to the millisecond: nobody is answered any more, by packet
 // or at the link layer, before the takeover; and the thawed agent does not bring it back.
 func TestAFrozenOwnerStopsAnsweringBeforeItsLeaseEnds(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	if l := g.nodes["b"].n.timing(); l.Duration >= time.Second {
 		t.Fatalf("the kernel lease in force is %s, duration %v", l.Layer, l.Duration)
 	}
@@ -47,10 +49,10 @@ func TestAFrozenOwnerStopsAnsweringBeforeItsLeaseEnds(t *testing.T) {
 	last, _ := p.newest("a")
 	t.Logf("duration %v: the frozen owner answered last %v after the freeze", d, last.Sub(frozen))
 	if last.Sub(frozen) > d {
-		t.Errorf("the frozen owner answered %v after the freeze; its lease lasted %v at most", last.Sub(frozen), d)
+		t.Errorf("the frozen owner answered %v after the freeze; its lease lasted %v at most (S1)", last.Sub(frozen), d)
 	}
 	if g.resolves() {
-		t.Error("somebody answers for the address at the link layer")
+		t.Error("somebody answers for the address at the link layer (S1)")
 	}
 	g.nodes["b"].start()
 	g.answers(p, "b", 20)
@@ -69,7 +71,7 @@ func TestAFrozenOwnerStopsAnsweringBeforeItsLeaseEnds(t *testing.T) {
 		return nil
 	})
 	if _, after := p.newest("a"); after != before {
-		t.Errorf("the thawed node answered %d times", after-before)
+		t.Errorf("the thawed node answered %d times (S1)", after-before)
 	}
 }
 
@@ -92,7 +94,7 @@ func TestARestartOfTheAgentLosesNothing(t *testing.T) {
 // Somebody takes the whole rule set away, as each restart of nftables.service does: the client does not notice, and the gate
 // is there again within a renewal on the owner, within gateEvery elsewhere.
 func TestAFlushedRuleSetIsMended(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	g.quiet("a")
 	p := g.ping(time.Millisecond)
 	defer p.close()
@@ -113,7 +115,7 @@ func TestAFlushedRuleSetIsMended(t *testing.T) {
 
 // A planned move hands the address over shut; had release leaves nothing of ours in the kernel.
 func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	g.do(api.Write{Verb: api.VerbMove, Group: "web", Node: "b"})
 	g.online("b")
 	if err := g.guards("a", false); err != nil { // shut, not only left to end with the lease
@@ -123,7 +125,7 @@ func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
 	defer p.close()
 	g.answers(p, "b", 50)
 	if _, n := p.newest("a"); n != 0 {
-		t.Errorf("a answered %d times", n)
+		t.Errorf("a answered %d times (S1)", n)
 	}
 	for _, name := range []string{"a", "b"} {
 		g.nodes[name].stop()
@@ -140,10 +142,61 @@ func TestAMoveShutsAndAReleaseLeavesNoTable(t *testing.T) {
 	}
 }
 
+// What cannot be saved is reset at once: a client that only waits learns of a planned move, and of the group going offline, within
+// 50 ms of the address leaving, and nothing new was accepted where it left.
+func TestAPlannedMoveResetsConnections(t *testing.T) {
+	g := newGated(t, `timing = "lan"`)
+	server := map[string]net.Listener{}
+	for _, name := range []string{"a", "b"} {
+		if err := within(nsOf(t, name), func() (err error) {
+			server[name], err = net.Listen("tcp", ":80")
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server[name].Close() })
+	}
+	for _, step := range []struct {
+		from string
+		w    api.Write
+	}{{"a", api.Write{Verb: api.VerbMove, Group: "web", Node: "b"}}, {"b", api.Write{Verb: api.VerbGroupOffline, Group: "web"}}} {
+		g.online(step.from)
+		var c net.Conn
+		if err := within(g.client, func() (err error) {
+			c, err = net.DialTimeout("tcp", netip.AddrPortFrom(theVIP.Addr(), 80).String(), 5*time.Second)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		p := g.ping(time.Millisecond)
+		g.answers(p, step.from, 20)
+		ended := make(chan error, 1)
+		var at time.Time
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			at = boottime.Now()
+			ended <- err
+		}()
+		g.do(step.w)
+		select {
+		case err := <-ended:
+			last, _ := p.newest(step.from)
+			t.Logf("%s: %v, %v after its last answer", step.w.Verb, err, at.Sub(last))
+			if !errors.Is(err, unix.ECONNRESET) || at.Sub(last) > 50*time.Millisecond {
+				t.Errorf("%s: the connection ended with %v, %v after the last answer of %s", step.w.Verb, err, at.Sub(last), step.from)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s: the client still waits", step.w.Verb)
+		}
+		p.close()
+	}
+}
+
 // While the gate is the kernel lease and cannot be set up, an owner gives its address up before its lease could end unseen,
 // and says why; another node takes over.
 func TestAnOwnerWithoutAGateGivesUp(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	g.nft("a", "delete table inet had; add table inet had; add chain inet had mine") // somebody else's now
 	g.online("b")
 	if out := sh(t, "ip", "-n", nsOf(t, "a"), "-4", "-o", "addr"); strings.Contains(out, theVIP.Addr().String()) {
@@ -156,12 +209,12 @@ func TestAnOwnerWithoutAGateGivesUp(t *testing.T) {
 
 // The kernel lease is changed while the address is served, there and back: no packet is lost and the timing follows.
 func TestTheLayerChangesWhileServing(t *testing.T) {
-	g := newGated(t, `timing = "lan"`)
+	g := newGated(t, `timing = "fast"`)
 	g.quiet("a")
 	p := g.ping(time.Millisecond)
 	defer p.close()
 	for _, layer := range []string{"address", "gate", "address", "auto"} {
-		g.apply("timing = \"lan\"\nkernel_lease = \"" + layer + "\"")
+		g.apply("timing = \"fast\"\nkernel_lease = \"" + layer + "\"")
 		g.until("a has taken up "+layer, func() error {
 			if sub := g.nodes["a"].n.timing().Duration < time.Second; sub != (layer != "address") {
 				return fmt.Errorf("duration %v", g.nodes["a"].n.timing().Duration)
@@ -271,7 +324,7 @@ func TestAKilledAgentHasALeaseAgainInTime(t *testing.T) {
 		t.Errorf("half of the agents took longer than 300ms: %v", took)
 	}
 	g.online("a")
-	if moved == 0 && took[len(took)-1] < 300*time.Millisecond { // what was left of the old lease lasted for each of them
+	if moved == 0 {
 		g.allFrom(p, "a")
 	}
 }

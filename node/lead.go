@@ -39,6 +39,7 @@ type leader struct {
 	asks chan chan error // renewals that wait for a verification
 
 	proposing sync.RWMutex // read-locked while a proposal is under way
+	moves     moves
 
 	slow   map[string]int // voters that let the last round wait; only verifyLoop uses it
 	asking sync.WaitGroup // questions under way
@@ -67,7 +68,7 @@ type reported struct {
 }
 
 func newLeader(n *Node) *leader {
-	return &leader{n: n, wake: make(chan struct{}, 1), asks: make(chan chan error), slow: map[string]int{}}
+	return &leader{n: n, wake: make(chan struct{}, 1), asks: make(chan chan error), slow: map[string]int{}, moves: moves{clock: n.clock, log: n.log}}
 }
 
 func (l *leader) kick() {
@@ -97,6 +98,8 @@ func (l *leader) loop(ctx context.Context) {
 			if l.care(ctx) {
 				wait = min(wait, promoteAfter)
 			}
+		} else if l.n.raft.IsLeader() { // the barrier did not succeed, and no event will say when it can
+			wait = l.n.timing().Renew
 		}
 		timer.Reset(wait)
 		select {
@@ -141,6 +144,7 @@ func (l *leader) leading(ctx context.Context) bool {
 	l.term, l.ledger, l.reports, l.seen, l.former = term, lease.NewLedger(l.n.clock()), map[string]reported{}, map[string]time.Time{}, map[string]bool{}
 	l.turn, l.turned = turn{}, map[string]uint64{}
 	l.newFencing(ctx)
+	l.moves.forget()
 	l.mu.Unlock()
 	l.n.log.Info("leading", "term", term)
 	l.n.renewer.kick()
@@ -212,6 +216,7 @@ func (l *leader) take(node string, m renewal) error {
 		l.seen[node] = l.n.clock()
 	}
 	if !ok || !sameReport(old.report, m.Report) {
+		l.moves.heard(node, old.report, m.Report)
 		l.kick()
 	}
 	return nil
@@ -363,10 +368,13 @@ func (l *leader) decide(ctx context.Context) time.Time {
 		return time.Time{}
 	}
 	st, term := l.n.raft.State(), l.term
-	d := placement.Decide(st.Policy, st, l.view(), l.n.clock())
+	view, now := l.view(), l.n.clock()
+	l.moves.begin(now)
+	d := placement.Decide(st.Policy, st, view, now)
 	for _, c := range d.Commands {
 		if c.Kind == placement.CmdTakeover {
 			l.ledger.Withhold(c.Group, c.Epoch)
+			l.moves.because(c.Group, c.Reason.Rule, now.Sub(lastContact(view, st.Groups[c.Group].Owner)), now)
 		}
 	}
 	for _, o := range d.Fences {
@@ -375,12 +383,12 @@ func (l *leader) decide(ctx context.Context) time.Time {
 	l.notes = d.Notes
 	l.mu.Unlock()
 	l.yield(ctx, d.Yield)
-	for _, c := range d.Commands {
+	for i, c := range d.Commands {
 		c.Term = term
-		if _, err := l.propose(ctx, c); err != nil {
-			l.n.log.Warn("proposing", "command", c.Kind, "group", c.Group, "err", err)
-			return l.n.clock().Add(l.n.timing().Renew)
-		}
+		d.Commands[i] = c
+	}
+	if !l.proposeTogether(ctx, d.Commands) {
+		return l.n.clock().Add(l.n.timing().Renew)
 	}
 	if len(d.Commands) > 0 {
 		l.kick() // look again at what became of it
@@ -394,7 +402,11 @@ func (l *leader) propose(ctx context.Context, c placement.Command) (placement.Re
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), proposeTimeout)
 	defer cancel()
 	l.proposing.RLock()
+	unsaid := l.moves.proposing(&c, l.n.raft.State())
 	res, err := l.n.raft.Propose(ctx, c)
+	if err != nil || !res.Applied {
+		unsaid()
+	}
 	if err != nil { // it may still be committed: no grant before a barrier has shown what became of it
 		l.mu.Lock()
 		l.ledger = nil

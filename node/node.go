@@ -299,6 +299,7 @@ func (n *Node) changed(st placement.State) {
 	if removed := int64(len(st.Revoked)); n.removed.Swap(removed) != removed && n.mux != nil {
 		n.mux.Recheck() // a removed node loses the connections it has, too
 	}
+	n.seenEntry(st)
 	n.wakeAct()
 	if n.leader != nil {
 		n.leader.kick()

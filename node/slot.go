@@ -51,11 +51,13 @@ type slot struct {
 	trouble  string
 	expected bool // it was seen running here and was not told to stop
 	fold     health.Fold
+	adopted  bool // what runs was started by somebody else: another process of this agent, or systemd
 	runner   *health.Runner
 	stopRun  context.CancelFunc
 	failure  string
 	failedAt time.Time
-	forgiven bool // the OS still shows the failure of before, and nobody minds any more
+	sign     time.Time // the first of what may come to a failure; zero: nothing does
+	forgiven bool      // the OS still shows the failure of before, and nobody minds any more
 	restarts []time.Time
 	blocked  string
 	doing    placement.ActionKind
@@ -114,6 +116,7 @@ func (s *slot) event() {
 	s.ask()
 	s.mu.Lock()
 	runner := s.runner
+	s.suspect(s.clock())
 	s.mu.Unlock()
 	if runner != nil {
 		runner.Kick()
@@ -141,7 +144,7 @@ func (s *slot) observe() {
 func (s *slot) pace() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if verdict, _ := s.fold.Verdict(s.clock()); s.runner == nil || verdict != health.Starting {
+	if verdict, _ := s.fold.Verdict(s.clock()); s.runner == nil || verdict != health.Starting || s.adopted && !s.fold.Refuses() {
 		return statusEvery
 	}
 	s.runner.Kick()
@@ -171,6 +174,10 @@ func (s *slot) saw(st resources.Status) {
 	s.forgiven = s.forgiven && st.Failed
 	st.Failed = st.Failed && !s.forgiven
 	s.status, s.known = st, true
+	// A start that this slot did not make has its grace from when it was made: it may be in the middle of it.
+	if st.Running && st.Since.Sub(s.fold.Since()) > 0 && s.doing == "" {
+		s.fold, s.adopted = s.fold.Started(st.Since), true
+	}
 }
 
 // refresh asks the OS once and draws the conclusions.
@@ -218,6 +225,9 @@ func (s *slot) result(r health.Result) {
 	s.mu.Lock()
 	before, _ := s.fold.Verdict(s.clock())
 	s.fold = s.fold.Add(r)
+	if r.Outcome == health.Fail || r.Outcome == health.Timeout {
+		s.suspect(r.At.Add(-r.Latency))
+	}
 	after, why := s.fold.Verdict(s.clock())
 	s.judge()
 	s.mu.Unlock()
@@ -246,6 +256,9 @@ func (s *slot) judge() {
 		s.fail(string(verdict) + ": " + why)
 	default:
 		s.expected = true
+		if verdict == health.Healthy || len(s.res.Probes) == 0 {
+			s.sign = time.Time{}
+		}
 	}
 }
 
@@ -282,6 +295,9 @@ func (s *slot) local() placement.LocalResource {
 		lr.State = placement.StateInitializing
 	case s.failure != "":
 		lr.State, lr.Detail = placement.StateFailed, s.failure
+	case s.status.Running && verdict == health.Starting && s.adopted && !s.fold.Refuses():
+		// It may have been serving for long. What depends on it may stay, and must not come before this is known.
+		lr.State = placement.StateUnknown
 	case s.status.Running && verdict == health.Starting, s.status.Pending:
 		lr.State = placement.StateOnlinePending
 	case s.status.Running:
@@ -339,7 +355,7 @@ func (s *slot) perform(a placement.Action) {
 	done := make(chan struct{})
 	s.doing, s.abort, s.done = a.Kind, cancel, done
 	if a.Kind == placement.ActStart {
-		s.failure, s.blocked, s.forgiven = "", "", false
+		s.failure, s.blocked, s.forgiven, s.sign = "", "", false, time.Time{}
 		if a.Restart {
 			s.restarts = append(s.restarts, s.clock())
 		}
@@ -421,7 +437,7 @@ func (s *slot) finish(a placement.Action, err error, done chan struct{}) {
 		s.believed = max(s.believed, number)
 		switch {
 		case a.Kind == placement.ActStart && err == nil:
-			s.expected = true
+			s.expected, s.adopted = true, false
 			s.fold = s.fold.Started(s.clock())
 		case a.Kind == placement.ActStart:
 			s.fail("start: " + err.Error())

@@ -35,6 +35,7 @@ type slots struct {
 	wake     func()
 	ladder   *ladder
 	plans    drainSource
+	laps     laps
 
 	version  uint64 // of the configuration they were made from
 	rounds   map[string]uint64

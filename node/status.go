@@ -29,8 +29,13 @@ func (n *Node) status() api.Status {
 	c, _ := parseApplied(st)
 	s.Nodes = n.nodeStatus(st, since, reports, leading)
 	s.Quorum = n.quorum(since, leading)
+	moves := newestMoves(st)
 	for _, g := range st.Policy.Groups {
-		s.Groups = append(s.Groups, groupStatus(g, st, c, since, reports, notes, s.Timing.Suspect))
+		gs := groupStatus(g, st, c, since, reports, notes, s.Timing.Suspect)
+		if e, ok := moves[g.Name]; ok {
+			gs.Move = n.leader.moves.status(e, reports[e.To].Groups[g.Name].Lap)
+		}
+		s.Groups = append(s.Groups, gs)
 	}
 	s.Warnings = append(gateWarnings(s, st.Policy.NeedsGate), warnings(s, reports)...)
 	if len(st.Events) > 0 {

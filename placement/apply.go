@@ -23,7 +23,7 @@ func (s State) Apply(c Command) (State, Result) {
 		return s, res
 	}
 	res.Applied = true
-	return next, res
+	return next.timed(c.Timed), res
 }
 
 var appliers = map[CommandKind]func(State, Command) (State, Result){
@@ -59,7 +59,7 @@ func stale(format string, args ...any) Result {
 // record appends the event of a command; from and to are the owners before and after.
 func (s State) record(c Command, from, to string) State {
 	s.Seq++
-	e := Event{Seq: s.Seq, Time: c.At, Kind: string(c.Kind), Group: c.Group, Node: c.Node, From: from, To: to, Reason: c.Reason, By: c.By}
+	e := Event{Seq: s.Seq, Time: c.At, Kind: string(c.Kind), Group: c.Group, Node: c.Node, From: from, To: to, Reason: c.Reason, By: c.By, Took: c.Took}
 	if c.Group != "" {
 		e.Epoch = s.Groups[c.Group].Epoch
 	}
@@ -108,10 +108,10 @@ func applyConfig(s State, c Command) (State, Result) {
 	if groups == nil {
 		groups = map[string]GroupState{}
 	}
-	retired := maps.Clone(s.Retired)
+	retired, kept := maps.Clone(s.Retired), c.Policy.names()
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[name]
-		if _, kept := c.Policy.Group(name); kept {
+		if kept[name] {
 			continue
 		}
 		if g.Phase != PhaseUnowned {

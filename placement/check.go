@@ -14,6 +14,7 @@ func (s State) Check() error {
 	bad := func(n int, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("invariant %d: "+format, append([]any{n}, args...)...))
 	}
+	policies := s.Policy.names()
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[name]
 		if (g.Owner == "") != (g.Phase == PhaseUnowned) {
@@ -22,7 +23,7 @@ func (s State) Check() error {
 		if g.Owner != "" && s.mayOwn(g.Owner).Why != "" {
 			bad(3, "group %s: %s", name, s.mayOwn(g.Owner).Why)
 		}
-		if _, ok := s.Policy.Group(name); !ok {
+		if !policies[name] {
 			bad(4, "group %s has no policy", name)
 		}
 		if g.MoveTo != "" && g.Phase != PhaseReleasing {
@@ -37,9 +38,9 @@ func (s State) Check() error {
 	if len(s.Events) > MaxEvents {
 		bad(5, "%d events", len(s.Events))
 	}
-	for i, e := range s.Events {
-		if want := s.Seq - uint64(len(s.Events)-1-i); e.Seq != want {
-			bad(5, "event at %d has seq %d, not %d", i, e.Seq, want)
+	for i := range s.Events { // by index: an event is large
+		if seq, want := s.Events[i].Seq, s.Seq-uint64(len(s.Events)-1-i); seq != want {
+			bad(5, "event at %d has seq %d, not %d", i, seq, want)
 			break
 		}
 	}

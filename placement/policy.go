@@ -94,6 +94,15 @@ func (p Policy) Group(name string) (GroupPolicy, bool) {
 	return GroupPolicy{}, false
 }
 
+// names are the groups that have a policy; for loops over all groups, in which Group would cost the square of their number.
+func (p Policy) names() map[string]bool {
+	names := make(map[string]bool, len(p.Groups))
+	for i := range p.Groups {
+		names[p.Groups[i].Name] = true
+	}
+	return names
+}
+
 // Resource returns the policy of the named resource.
 func (g GroupPolicy) Resource(name string) (ResourcePolicy, bool) {
 	for _, r := range g.Resources {

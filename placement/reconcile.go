@@ -9,7 +9,7 @@ import (
 // is this node's boot-time clock. It is level-triggered: an action whose goal is reached is not asked for again.
 func Reconcile(p Policy, s State, l Local, now time.Time) Plan {
 	plan := Plan{Released: map[string]uint64{}, Report: Report{Node: l.Node, ID: s.Nodes[l.Node].ID, Applied: s.Index, Leaving: l.Leaving,
-		Groups: map[string]GroupReport{}}}
+		Groups: make(map[string]GroupReport, len(p.Groups))}}
 	for _, g := range p.Groups {
 		gs, ok := s.Groups[g.Name]
 		if !ok {
@@ -177,7 +177,7 @@ func (r *reconciler) dependentsDown(res ResourcePolicy) bool {
 		switch lr := r.local[other.Name]; lr.State {
 		case StateOnline, StateOnlinePending, StateOfflinePending:
 			return false
-		case StateFailed:
+		case StateFailed, StateUnknown:
 			if lr.Running {
 				return false
 			}

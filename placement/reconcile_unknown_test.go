@@ -40,3 +40,23 @@ func TestADependencyThatIsNotKnownYetNeitherStopsNorStartsWhatNeedsIt(t *testing
 		}
 	}
 }
+
+// A dependency is taken down after what needs it, also when nobody knows yet whether that serves.
+func TestADependencyOutlivesWhatRunsAndIsNotKnownYet(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := Policy{Groups: []GroupPolicy{{Name: "web", Resources: []ResourcePolicy{
+		{Name: "disk", RunOn: RunOnOwner},
+		{Name: "service", RunOn: RunOnOwner, DependsOn: &Expr{Name: "disk"}},
+	}}}}
+	s := State{Nodes: map[string]NodeState{"n1": {Role: RoleMember}}, Groups: map[string]GroupState{"web": {Owner: "n1", Epoch: 1, Phase: PhaseReleasing}}}
+	for _, service := range []ResourceState{StateOnline, StateUnknown} {
+		l := Local{Node: "n1", Leased: map[string]time.Time{"web": now.Add(time.Second)}, Resources: map[string]map[string]LocalResource{"web": {
+			"disk": {State: StateOnline, Running: true}, "service": {State: service, Running: true},
+		}}}
+		for _, a := range Reconcile(p, s, l, now).Actions {
+			if a.Resource != "service" || a.Kind != ActStop {
+				t.Errorf("service %s: %s %s", service, a.Kind, a.Resource)
+			}
+		}
+	}
+}

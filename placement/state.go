@@ -156,7 +156,8 @@ type Event struct {
 	To     string    `json:"to,omitempty"`
 	Epoch  uint64    `json:"epoch,omitempty"`
 	Reason Reason    `json:"reason"`
-	By     string    `json:"by,omitempty"` // leader that proposed it
+	By     string    `json:"by,omitempty"`  // leader that proposed it
+	Took   Took      `json:"took,omitzero"` // of a change of owner: where its time went, as far as it is known
 }
 
 // CommandKind names a command.
@@ -215,6 +216,9 @@ type Command struct {
 	Version     uint64 `json:"version,omitempty"` // config version the proposer saw
 	Token       *Token `json:"token,omitempty"`
 	Drain       *Drain `json:"drain,omitempty"` // release: open connections go on
+
+	Took  Took    `json:"took,omitzero"`   // of the event: what was known when it was proposed
+	Timed []Timed `json:"timed,omitempty"` // of former events, at most MaxTimed
 }
 
 // Result is what Apply says of a command.

@@ -81,6 +81,7 @@ type GroupReport struct {
 	Resources map[string]ResourceReport `json:"resources,omitempty"`
 	Links     map[string]string         `json:"links,omitempty"` // by address resource: how others reach this node there; only where it can forward connections
 	Drain     *DrainReport              `json:"drain,omitempty"` // connections that finish here after the group was given away
+	Lap       Lap                       `json:"lap,omitzero"`    // the node's part of the newest change of owner, for display
 }
 
 // ResourceReport is one resource on one node.

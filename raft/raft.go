@@ -89,6 +89,11 @@ const (
 	snapshotsKept     = 2
 	rpcTimeout        = 10 * time.Second // an answer may wait for a slow disk; dead peers are found by the Dialer's DeadAfter
 	commitTimeout     = 250 * time.Millisecond
+
+	// enqueueTimeout bounds the wait for the library's only goroutine to take a command up. It stands still while it writes
+	// its log, so a slow disk, best the write of a new leader's first entry, is no sign that this node does not lead: one
+	// that does not says so at once. Callers that must know what became of a command have to wait longer than this.
+	enqueueTimeout = 2 * time.Second
 )
 
 // Raft is this node's part in the group.
@@ -303,7 +308,7 @@ func (r *Raft) Propose(ctx context.Context, c placement.Command) (placement.Resu
 	}
 	var f hraft.ApplyFuture
 	if err := r.wait(ctx, func() hraft.Future {
-		f = r.raft.Apply(b, r.cfg.Timing.Election)
+		f = r.raft.Apply(b, enqueueTimeout)
 		return f
 	}); err != nil {
 		return placement.Result{}, fmt.Errorf("proposing %s: %w", c.Kind, err)
@@ -320,7 +325,7 @@ func (r *Raft) Propose(ctx context.Context, c placement.Command) (placement.Resu
 
 // Barrier waits until every entry of earlier terms is applied here, and proves that a quorum still follows. Leader only.
 func (r *Raft) Barrier(ctx context.Context) error {
-	return r.wait(ctx, func() hraft.Future { return r.raft.Barrier(r.cfg.Timing.Election) })
+	return r.wait(ctx, func() hraft.Future { return r.raft.Barrier(enqueueTimeout) })
 }
 
 // Verify proves by a quorum that this node leads at a moment between call and return. Leader only.
@@ -351,7 +356,7 @@ func (r *Raft) successor(to string) (string, error) {
 		return "", err
 	}
 	best, most := "", uint64(0)
-	patience := max(2*r.cfg.Timing.Heartbeat, time.Second) // heartbeats come ten times in one Heartbeat
+	patience := max(2*r.cfg.Timing.Heartbeat, time.Second) // heartbeats come beatsPerTimeout times in one Heartbeat
 	for _, s := range servers {
 		silent := r.trans.silence(hraft.ServerID(s.Name)) > patience
 		switch {

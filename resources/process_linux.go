@@ -174,7 +174,7 @@ func (d *process) Status(context.Context) (Status, error) {
 			return Status{Detail: err.Error()}, fmt.Errorf("asking for process %d: %w", r.PID, err)
 		}
 		if alive {
-			return Status{Running: true, PID: r.PID, Detail: fmt.Sprintf("process %d runs", r.PID)}, nil
+			return Status{Running: true, PID: r.PID, Since: main.since(), Detail: fmt.Sprintf("process %d runs", r.PID)}, nil
 		}
 	}
 	f, err := d.look()
@@ -185,7 +185,7 @@ func (d *process) Status(context.Context) (Status, error) {
 	case f.rec == nil:
 		return Status{Detail: "not started"}, nil
 	case f.alive:
-		return Status{Running: true, PID: f.main.PID, Detail: fmt.Sprintf("process %d runs", f.main.PID)}, nil
+		return Status{Running: true, PID: f.main.PID, Since: f.main.since(), Detail: fmt.Sprintf("process %d runs", f.main.PID)}, nil
 	case f.main.PID == 0:
 		return Status{Failed: true, Detail: "the start was interrupted"}, nil
 	}

@@ -10,8 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hacluster/internal/boottime"
 )
 
 // procStat is the part of /proc/PID/stat (proc_pid_stat(5)) that tells one process from another.
@@ -79,6 +82,12 @@ type proc struct {
 	PID   int
 	Start uint64
 }
+
+// userHZ is the unit of what the kernel tells of time in clock ticks (USER_HZ, 100 on every platform that Go knows).
+const userHZ = 100
+
+// since is when the process was started.
+func (p proc) since() time.Time { return boottime.At(time.Duration(p.Start) * (time.Second / userHZ)) }
 
 // alive asks whether exactly this process still runs.
 func (p proc) alive() (bool, error) {

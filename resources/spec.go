@@ -45,6 +45,10 @@ type Status struct {
 	Pending bool   // on its way up or down
 	PID     int    // main process, 0 when there is none
 	Detail  string // one line
+
+	// Since is when what runs was started, by the boot-time clock (package boottime); zero: the operating system does not tell,
+	// as of a script, or nothing runs. It is the same in every answer about the same start.
+	Since time.Time
 }
 
 // Driver runs one resource. Start and Stop block until the OS confirms the goal or ctx ends; a caller bounds them by

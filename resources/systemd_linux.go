@@ -8,11 +8,14 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	sdbus "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+
+	"hacluster/internal/boottime"
 )
 
 // systemd runs a resource that is a unit. What is true is what systemd says, but for one case: a main process whose
@@ -22,6 +25,9 @@ type systemd struct {
 	spec Spec
 	log  *slog.Logger
 	died atomic.Int64 // the main process whose end Watch has seen last
+
+	mu    sync.Mutex
+	begin beginning // of what runs, as seen last
 }
 
 func newSystemd(s Spec, log *slog.Logger) *systemd {
@@ -49,6 +55,26 @@ type unitProps struct {
 	Slice, Cgroup                      string
 	RemainAfterExit                    bool
 	MainPID                            uint32
+	Begun                              uint64 // when it became active or its main process was executed, the later; microseconds of CLOCK_MONOTONIC
+}
+
+// beginning is a start in systemd's clock and in ours. It is translated once: a suspend later on would shift it.
+type beginning struct {
+	micros uint64
+	at     time.Time
+}
+
+// since is when what runs was started. systemd counts without the time in suspend.
+func (d *systemd) since(p unitProps) time.Time {
+	if p.Begun == 0 {
+		return time.Time{}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.begin.micros != p.Begun {
+		d.begin = beginning{p.Begun, boottime.At(time.Duration(p.Begun)*time.Microsecond + boottime.Asleep())}
+	}
+	return d.begin.at
 }
 
 // parseProps reads GetAll answers. A value of another type than expected counts as missing: the other side may be newer.
@@ -62,6 +88,9 @@ func parseProps(unit, service map[string]any) unitProps {
 	}
 	p.RemainAfterExit, _ = service["RemainAfterExit"].(bool)
 	p.MainPID, _ = service["MainPID"].(uint32)
+	active, _ := unit["ActiveEnterTimestampMonotonic"].(uint64)
+	main, _ := service["ExecMainStartTimestampMonotonic"].(uint64)
+	p.Begun = max(active, main)
 	p.TriggeredBy, _ = unit["TriggeredBy"].([]string)
 	p.DropIns, _ = unit["DropInPaths"].([]string)
 	if job, ok := unit["Job"].([]any); ok && len(job) > 0 {
@@ -136,6 +165,9 @@ func (d *systemd) Status(ctx context.Context) (Status, error) {
 	if d.mainDied(p) {
 		st.Running, st.Failed = false, true
 		st.Detail = fmt.Sprintf("main process %d has died, systemd has not noticed yet", p.MainPID)
+	}
+	if st.Running {
+		st.Since = d.since(p)
 	}
 	return st, nil
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hacluster/internal/boottime"
 )
 
 // needSystemd skips a test where systemd is not PID 1. The lab runs this test binary in a node where it is.
@@ -86,6 +88,9 @@ func TestSystemdStartsAndStops(t *testing.T) {
 	st := wantStatus(t, d, true, false)
 	if !pidAlive(st.PID) {
 		t.Fatalf("pid %d does not run", st.PID)
+	}
+	if age := boottime.Now().Sub(st.Since); age < 0 || age > time.Minute {
+		t.Errorf("it was started %v ago", age)
 	}
 	if err := d.Stop(context.Background(), 8); err != nil {
 		t.Fatal(err)

@@ -54,7 +54,4 @@ type Drain struct {
 // Conn is one TCP connection to a floating address, as this node has it.
 type Conn struct {
 	Local, Remote netip.AddrPort
-	cookie        [8]byte
-	family        byte // of the socket, which may be IPv6 for an IPv4 connection
-	wild          uint32
 }

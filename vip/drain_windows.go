@@ -28,6 +28,3 @@ func (*Manager) Drains() ([]Drain, error) { return nil, errWindows }
 
 // Connections always fails on Windows.
 func (*Manager) Connections(netip.Addr) ([]Conn, error) { return nil, errWindows }
-
-// Reset always fails on Windows.
-func (*Manager) Reset([]Conn) (int, error) { return 0, errWindows }

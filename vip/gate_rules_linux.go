@@ -112,6 +112,8 @@ func gateChains() []gateChain {
 		{chain(inetTable, "out", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, priorityOut), [][]expr.Any{
 			ongoing(v4, inet4, 12),
 			ongoing(v6, inet6, 8),
+			// What a connection is reset by when the address leaves: it opens nothing and keeps nothing alive.
+			join(meta(protoAt, unix.IPPROTO_TCP), tcpReset, accept),
 			join(v4, closed(inet4, expr.PayloadBaseNetworkHeader, 12), local(true), drop),
 			join(v6, closed(inet6, expr.PayloadBaseNetworkHeader, 8), local(true), drop),
 			discovery(advertise),
@@ -147,6 +149,13 @@ func join(parts ...[]expr.Any) []expr.Any {
 // meta compares one byte of the packet's metadata.
 func meta(key expr.MetaKey, value byte) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{value}}}
+}
+
+// tcpReset matches a segment that resets its connection (RFC 9293: the flags are at offset 13).
+var tcpReset = []expr.Any{
+	&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+	&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{4}, Xor: []byte{0}},
+	&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0}},
 }
 
 func load(base expr.PayloadBase, offset, length uint32) []expr.Any {

@@ -63,3 +63,9 @@ func Release() ([]Held, error) { return nil, errWindows }
 
 // ReleaseAll always fails on Windows.
 func (*Manager) ReleaseAll() ([]Held, error) { return nil, errWindows }
+
+// ResetSupported always fails on Windows.
+func (*Manager) ResetSupported() error { return errWindows }
+
+// Reset always fails on Windows.
+func (*Manager) Reset(netip.Addr) (int, error) { return 0, errWindows }

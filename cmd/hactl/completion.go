@@ -136,7 +136,7 @@ func (v *completeVerb) candidates(ctx context.Context, before []string, partial 
 		return nil
 	case path == "completion":
 		return []string{"bash", "zsh", "fish"}
-	case strings.HasPrefix(path, "group "):
+	case strings.HasPrefix(path, "group "), path == "why":
 		return v.names(ctx, "group")
 	case strings.HasPrefix(path, "node "):
 		return v.names(ctx, "to")

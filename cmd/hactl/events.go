@@ -33,7 +33,7 @@ func eventsCommand(e *env) *cli.Command {
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what happens; ends with Ctrl-C or --timeout"},
 			&cli.StringFlag{Name: "since", Usage: "after event number `N`, or the last 10m, 2h; 0: all (default: the newest 20)"},
 			&cli.StringFlag{Name: "group", Usage: "only events of this `GROUP`"},
-			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "with the evidence and what was not chosen"},
+			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "with the evidence, what was not chosen, and what a move took"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := noArgs(c); err != nil {
@@ -173,6 +173,9 @@ func (v *eventsVerb) line(ev placement.Event) {
 		}
 		for _, r := range ev.Reason.Rejected {
 			v.printf("       not %s\n", wrap(r.Node+": "+r.Why, 11, 11))
+		}
+		if m := api.NewMove(ev, ev.Took, true); ev.Moves() && len(m.Phases) > 0 {
+			v.printf("       took %s: %s\n", millis(m.Total), wrap(strings.Join(tookParts(m), ", "), 12+len(millis(m.Total))+2, 12))
 		}
 	}
 }

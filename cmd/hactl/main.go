@@ -59,7 +59,7 @@ func (e *env) app() *cli.App {
 			&cli.BoolFlag{Name: "no-color", Usage: "no colours (also: NO_COLOR)"},
 		},
 		Commands: []*cli.Command{
-			statusCommand(e), groupCommand(e), nodeCommand(e), resourceCommand(e), eventsCommand(e), timingCommand(e),
+			statusCommand(e), groupCommand(e), nodeCommand(e), resourceCommand(e), whyCommand(e), eventsCommand(e), timingCommand(e),
 			applyCommand(e), checkCommand(e), validateCommand(e), initCommand(e), tokenCommand(e), joinCommand(e), quorumCommand(e),
 			versionCommand(e), completionCommand(e), helpCommand(e), completeCommand(e),
 		},

@@ -229,6 +229,14 @@ var screens = []struct {
 	{name: "group-move-no-quorum", args: "group move web", code: 2, write: func(*apitest.World, api.Write) (api.Reply, error) {
 		return api.Reply{}, api.Errorf(api.CodeNoQuorum, "start n2 or w1", "nothing can be decided: 1 of 3 voters answers")
 	}},
+	{name: "why", args: "why web", world: timed},
+	{name: "why-json", args: "why web -o json", world: timed},
+	{name: "why-part", args: "why web", world: partly},
+	{name: "why-unmeasured", args: "why web", world: func(s *api.Status) {
+		timed(s)
+		s.Groups[0].Move.Phases = nil
+	}},
+	{name: "why-none", args: "why web"},
 	{name: "node-list", args: "node list"},
 	{name: "node-list-json", args: "-o json node list"},
 	{name: "resource-list", args: "resource list"},

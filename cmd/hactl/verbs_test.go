@@ -36,6 +36,8 @@ func TestExitCodes(t *testing.T) {
 		{args: "status -o json", world: func(s *api.Status) { s.Health = "a word of a newer agent" }, want: 2},
 		{args: "group list", world: func(s *api.Status) { s.Health = api.HealthDown }, want: 0},
 		{args: "group show nope", want: 1},
+		{args: "why", want: 64},
+		{args: "why nope", want: 1},
 		{args: "group move web", want: 0},
 		{args: "group move web", write: refuse(api.CodeRefused), want: 1},
 		{args: "group move web", write: refuse(api.CodeInvalid), want: 1},
@@ -273,12 +275,13 @@ func TestCompletionOffersWhatFits(t *testing.T) {
 		{[]string{"-o", ""}, "table json"},
 		{[]string{"-o", "json", "node", "drain", "n"}, "n1 n2"},
 		{[]string{"events", "--group", "w"}, "web"},
+		{[]string{"why", ""}, "web"},
 		{[]string{"completion", ""}, "bash zsh fish"},
 		{[]string{"timing", "--profile", "l"}, "lan"},
 		{[]string{"apply", ""}, ""},
 		{[]string{"--socket", "/nonexistent", "group", "move", ""}, ""},
 		{[]string{"--socket=" + d.sock, "group", "move", ""}, "web"},
-		{[]string{""}, "status group node resource events timing apply check validate init token join quorum version completion help"},
+		{[]string{""}, "status group node resource why events timing apply check validate init token join quorum version completion help"},
 	} {
 		d.hactl(bounded(t), append([]string{"__complete", "--"}, c.words...)...)
 		if got := strings.Join(strings.Fields(d.Out.String()), " "); got != c.want {

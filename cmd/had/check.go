@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 
 	"github.com/urfave/cli/v2"
 
 	"hacluster/config"
+	"hacluster/vip"
 )
 
 // checkVerb is `had check [FILE]`.
@@ -22,6 +25,21 @@ func (v *checkVerb) command() *cli.Command {
 			return configError{err}
 		}
 		fmt.Fprintf(c.App.Writer, "%s: no faults; node %s is a %s at %v, port %d\n", file, n.Name, n.Role, n.Addresses, n.Port)
+		if n.Role != "witness" {
+			checkReset(c.App.Writer)
+		}
 		return nil
 	}}
+}
+
+// checkReset says what this kernel lacks for clients to learn at once that an address has left; it is no fault.
+func checkReset(w io.Writer) {
+	m, err := vip.Open(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return
+	}
+	defer m.Close()
+	if err := m.ResetSupported(); err != nil {
+		fmt.Fprintf(w, "note: %v\n", err)
+	}
 }

@@ -14,3 +14,6 @@ var base = time.Unix(1_000_000, 0).UTC()
 
 // Now is the time since boot, suspend included, as an instant without wall clock meaning.
 func Now() time.Time { return base.Add(sinceBoot()) }
+
+// At is the instant that long after boot, suspend included.
+func At(sinceBoot time.Duration) time.Time { return base.Add(sinceBoot) }

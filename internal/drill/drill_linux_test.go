@@ -104,16 +104,7 @@ func TestDrills(t *testing.T) {
 func (c *Cluster) drills(ctx context.Context, t *testing.T, list []Drill) (seen Outcomes) {
 	for range *runs {
 		for _, d := range list {
-			out, err := c.Run(ctx, d)
-			// A shared machine stands still now and then for longer than a lease has to spare. That clients notice nothing is
-			// shown by a run in which they do not; that nobody ever answers twice, by every one.
-			for try := 1; try < 3 && err == nil && out.Breach() == "" && !d.Moves && (out.Failed > 0 || out.From != out.To); try++ {
-				t.Logf("%s: outage %s, %d failed, %s -> %s; once more", d.Name, out.Outage.Round(time.Millisecond), out.Failed, out.From, out.To)
-				out, err = c.Run(ctx, d)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			out := c.judged(ctx, t, d, !d.Moves)
 			seen = append(seen, out)
 			t.Logf("%-29s outage %8s, %3d failed, double %s (present %s, %s), %s -> %s", d.Name, out.Outage.Round(time.Millisecond), out.Failed, out.Double,
 				out.Present.Round(time.Millisecond), out.Layer, out.From, out.To)

@@ -71,7 +71,7 @@ func TestIdle(t *testing.T) {
 		if rss > 60<<20 {
 			t.Errorf("%s: %d MB resident, more than 60", n, rss>>20)
 		}
-		if share > 6 { // 2.7 to 4.8 as measured: this catches a busy loop; the goal is far below
+		if share > 4 { // twice the goal: what counts is measured on a quiet machine, this only catches a busy loop
 			t.Errorf("%s: %.2f %% of a core at rest", n, share)
 		}
 	}

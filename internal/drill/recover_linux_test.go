@@ -104,6 +104,19 @@ func (r *rescue) votes(n int) time.Duration {
 	return time.Since(since)
 }
 
+// apart waits until the cluster is ready, and says who owns and who leads: two nodes, of one and the same answer. In two answers
+// an owner may have become the leader in between, and a test that stops the leader would stop the owner.
+func (r *rescue) apart() (owner, leader string) {
+	r.t.Helper()
+	r.must(r.WaitReady(r.ctx))
+	r.until("somebody else than the owner leads", func() (bool, string) {
+		st, err := r.Status(r.ctx)
+		owner, leader = Web(st).Owner, st.Leader
+		return err == nil && !st.Stale && owner != "" && leader != "" && owner != leader, fmt.Sprintf("%q owns, %q leads, %v", owner, leader, err)
+	})
+	return owner, leader
+}
+
 func (r *rescue) double(since time.Time) {
 	r.t.Helper()
 	st, err := r.Status(r.ctx)
@@ -199,14 +212,10 @@ func TestADamagedStoreIsRefusedAndRejoins(t *testing.T) { // S4
 		{"raft.db gone", "raft.db", func(data string) error { return os.Remove(filepath.Join(data, "raft.db")) }},
 		{"everything gone", "data directory", os.RemoveAll},
 	} {
-		r.must(r.WaitReady(r.ctx))
-		owner, err := r.Owner(r.ctx)
-		r.must(err)
-		st, err := r.Status(r.ctx)
-		r.must(err)
+		owner, leader := r.apart()
 		victim := Other(owner) // a standby, or the leader
 		if tc.name == "truncated" {
-			victim = st.Leader
+			victim = leader
 		}
 		r.must(r.Agent(victim).Stop(20 * time.Second))
 		r.ends(victim)
@@ -222,6 +231,7 @@ func TestADamagedStoreIsRefusedAndRejoins(t *testing.T) { // S4
 		since := time.Now()
 		var out string
 		r.until("rejoin", func() (bool, string) { // its lease must have been silent for a moment
+			var err error
 			out, err = r.here(victim, "node", "rejoin", r.addr(owner), "--yes")
 			return err == nil, fmt.Sprint(err)
 		})

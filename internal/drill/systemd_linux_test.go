@@ -72,14 +72,7 @@ func drillAll(ctx context.Context, t *testing.T, c *Cluster, list []Drill) {
 	t.Helper()
 	for _, d := range pick(t, list) {
 		unseen := !d.Moves && d.Name != "service killed"
-		out, err := c.Run(ctx, d)
-		for try := 1; try < 3 && err == nil && out.Breach() == "" && unseen && (out.Failed > 0 || out.From != out.To); try++ { // see drills
-			t.Logf("%s: %d failed, %s -> %s; once more", d.Name, out.Failed, out.From, out.To)
-			out, err = c.Run(ctx, d)
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", d.Name, err)
-		}
+		out := c.judged(ctx, t, d, unseen)
 		t.Logf("%-22s outage %8s, %3d failed, double %s, %s -> %s", d.Name, out.Outage.Round(time.Millisecond), out.Failed, out.Double, out.From, out.To)
 		if b := out.Breach(); b != "" {
 			t.Error(b)

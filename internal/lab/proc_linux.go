@@ -34,6 +34,11 @@ type Proc struct {
 
 // Start runs a process in the node, in a process group of its own.
 func (n *Node) Start(o ProcOptions) (*Proc, error) {
+	return n.start(o, func(ctx context.Context) *exec.Cmd { return n.Command(ctx, o.Args[0], o.Args[1:]...) })
+}
+
+// start runs what command prepares.
+func (n *Node) start(o ProcOptions, command func(context.Context) *exec.Cmd) (*Proc, error) {
 	if o.Name == "" || len(o.Args) == 0 {
 		return nil, errors.New("starting a process: a name and a program are required")
 	}
@@ -43,7 +48,7 @@ func (n *Node) Start(o ProcOptions) (*Proc, error) {
 		return nil, fmt.Errorf("opening the log of %s: %w", o.Name, err)
 	}
 	defer log.Close()
-	p.cmd = n.Command(context.Background(), o.Args[0], o.Args[1:]...)
+	p.cmd = command(context.Background())
 	p.cmd.Env = append(os.Environ(), o.Env...)
 	p.cmd.Dir = o.Dir
 	if o.Dir == "" {

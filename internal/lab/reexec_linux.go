@@ -37,8 +37,11 @@ func permitted() error {
 //
 // done is false for real root and in the inner process: go on. An error says that the kernel or a security module does not
 // permit it (wraps ErrNotPermitted). In that mode nodes have no cgroups, so FreezeAll stops process by process, and
-// BootSystemd is not possible. Everything dies with the inner process.
+// BootSystemd is not possible. Everything dies with the inner process. The process of a StallMeter begins here too.
 func Reexec() (code int, done bool, err error) {
+	if os.Getenv(stallsEnv) != "" {
+		return reportStalls(), true, nil
+	}
 	if os.Getenv(reexecEnv) != "" {
 		return 0, false, enterUserNS()
 	}

@@ -45,6 +45,9 @@ var addressMutants = []mutant{
 	{"gate-rules-unseen", "rules of the gate that somebody took away are not missed", "vip/gate_nft_linux.go",
 		"if len(rules) != len(g.rules) {", "if false {",
 		tests("vip", "TestFlushedRulesetIsNoticedAndMended")},
+	{"reset-shut-in", "the gate keeps in what resets the connections of an address that leaves", "vip/gate_rules_linux.go",
+		"join(meta(protoAt, unix.IPPROTO_TCP), tcpReset, accept),", "join(meta(protoAt, 255), tcpReset, accept),",
+		tests("vip", "TestReleaseResetsIdleConnectionsAtOnce")},
 }
 
 var deadManMutants = []mutant{
@@ -78,6 +81,18 @@ var deadManMutants = []mutant{
 	{"will-of-another-boot", "a lease from before a reboot covers what runs now", "fence/will.go",
 		"err != nil || id != boot ||", "err != nil ||",
 		tests("fence", "TestAWillCoversWhatItsLeaseCoveredAndNothingElse")},
+	{"deadman-file-ignored", "a dead man that is started anew does not read what a killed one left to be ended", "fence/held_linux.go",
+		"\t\td.clock.hand(until)\n", "",
+		tests("fence", "TestWhatBothLeftEndsWithItsLease/says_nothing")},
+	{"deadman-called-off", "an agent without a lease calls off what the one before it told", "fence/deadman.go",
+		"if c.handed && until.IsZero() && !c.fired {", "if false {",
+		tests("fence", "TestWhatBothLeftEndsWithItsLease/knows_nothing")},
+	{"held-of-another-boot", "what was held before a reboot is taken for what is held now", "fence/held_linux.go",
+		"if f[1] != boot {", "if false {",
+		tests("fence", "TestWhatASuccessorInherits")},
+	{"thaw-line-unread", "a dead man that was frozen acts before it reads what its agent told meanwhile", "fence/deadman_linux.go",
+		"\td.drain(buf)\n", "",
+		tests("fence", "TestAThawedDeadManHearsBeforeItActs")},
 	{"watchdog-always-fed", "the watchdog is fed although the loop stands still", "fence/watchdog.go",
 		"if !starving {", "if true {",
 		tests("fence", "TestKeepFeedsOnlyWhileTheLoopMakesProgress")},

@@ -33,6 +33,7 @@ type proc struct {
 	hint      *machine  // who granted that; asked until Raft knows a leader
 	armed     time.Time // end of the lifetime of the addresses, as armed last
 	deadline  time.Time // as told to the dead man
+	former    bool      // what is on file to be ended is of a process before; until this one has a lease
 	leaving   bool
 
 	acting bool // a round of the act loop is due
@@ -83,6 +84,7 @@ func (m *machine) startAgent() {
 	if m.gate {
 		m.setGate() // where somebody took it away it is made anew, closed
 	}
+	p.former = !m.held.IsZero()
 	m.proc = p
 	w.log("%s starts its agent", m.name)
 	p.watchLeader(p.timing.Heartbeat + w.upTo(p.timing.Heartbeat))
@@ -327,6 +329,10 @@ func (p *proc) bequeath(until time.Time, mask uint64) {
 	}
 	if !p.told && p.knows() || !until.Equal(p.deadline) {
 		p.told, p.deadline = true, until
+		p.former = p.former && until.IsZero()
+		if !p.former { // on file first: who kills it may kill the dead man as well
+			p.m.held = until
+		}
 		p.parent.tell(until)
 	}
 }

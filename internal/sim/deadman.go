@@ -6,10 +6,12 @@ import "time"
 // agent that has said nothing for long is killed and started again.
 type deadman struct {
 	actor
-	told  bool      // something was said about a lease
 	until time.Time // zero: nothing is held
 	fired bool
-	busy  bool // taking everything away
+	hand  bool        // until is of an agent before the one that runs
+	quiet []time.Time // deadlines that were told while it was frozen
+	spoke bool        // and so was something
+	busy  bool        // taking everything away
 	heard time.Time
 	probe time.Time
 	gen   int           // of the timer
@@ -34,6 +36,12 @@ func (m *machine) startParent() {
 		m.w.Stats.Dead++
 	}
 	d := &deadman{actor: actor{m: m}}
+	if m.w.opt.Weak != WeakFile {
+		d.until, d.hand = m.held, !m.held.IsZero()
+		if m.will.Before(d.until) { // the lease was dropped
+			d.until = m.will
+		}
+	}
 	m.parent, m.orderly = d, false
 	m.w.log("%s starts its dead man", m.name)
 	d.startAgent()
@@ -42,8 +50,11 @@ func (m *machine) startParent() {
 // startAgent starts the agent, unless one that belonged to a former dead man is there still: it has the store locked.
 func (d *deadman) startAgent() {
 	m := d.m
+	d.drain()
 	d.heard, d.probe = m.clock(), time.Time{}
+	d.hand = d.hand || !d.until.IsZero() && !d.fired
 	if m.proc != nil {
+		d.arm()
 		d.again()
 		return
 	}
@@ -73,32 +84,46 @@ func (d *deadman) again() {
 	})
 }
 
-// tell is the agent's word. What a frozen dead man is told it hears when it goes on.
+// tell is the agent's word. What a frozen dead man is told it hears when it goes on, before it does anything else.
 func (d *deadman) tell(until time.Time) {
 	if !d.runs() {
-		d.m.w.after(0, &d.actor, func() { d.hear(until) })
+		d.quiet, d.spoke = append(d.quiet, until), true
+		d.m.w.after(0, &d.actor, d.drain)
 		return
 	}
 	d.hear(until)
 }
 
-func (d *deadman) hear(until time.Time) {
-	known := d.told
-	d.heard, d.probe, d.told = d.m.clock(), time.Time{}, true
-	if !until.Equal(d.until) {
-		d.until, d.fired = until, false
-		d.arm()
+// drain hears what was told meanwhile.
+func (d *deadman) drain() {
+	if d.spoke {
+		d.heard, d.probe = d.m.clock(), time.Time{}
 	}
-	if !known {
-		d.m.guard()
+	all := d.quiet
+	d.quiet, d.spoke = nil, false
+	for _, until := range all {
+		d.hear(until)
+	}
+}
+
+func (d *deadman) hear(until time.Time) {
+	d.heard, d.probe = d.m.clock(), time.Time{}
+	if d.hand && until.IsZero() && !d.fired {
+		return // an agent that has had no lease may not know what is held
+	}
+	if !until.Equal(d.until) || d.hand {
+		d.until, d.fired, d.hand = until, false, false
+		d.arm()
 	}
 }
 
 // alive notes that the agent's loop turns.
 func (d *deadman) alive() {
-	if d.runs() {
-		d.heard, d.probe = d.m.clock(), time.Time{}
+	if !d.runs() {
+		d.spoke = true
+		return
 	}
+	d.heard, d.probe = d.m.clock(), time.Time{}
 }
 
 func (d *deadman) next() time.Time {
@@ -138,9 +163,17 @@ func (d *deadman) arm() {
 func (d *deadman) due() {
 	m := d.m
 	now := m.clock()
+	if m.w.opt.Weak != WeakThaw {
+		d.drain()
+	}
 	if !d.until.IsZero() && !d.fired && !now.Before(d.until) {
 		d.fired = true
-		d.probe = now.Add(probation)
+		if !d.hand {
+			d.probe = now.Add(probation)
+		}
+		if p := m.proc; p != nil && p.parent == d && p.deadline.After(now) && m.w.opt.Weak != WeakFresh {
+			m.w.broken("L3: the dead man of %s ends what runs under a lease", m.name)
+		}
 		if m.w.opt.Weak != WeakDeaf {
 			d.busy = true
 			m.release(&d.actor, "the dead man", func() { d.busy = false })
@@ -232,7 +265,7 @@ func (m *machine) stop() {
 		return
 	} else if d != nil {
 		d.bequeath()
-		m.orderly = d.told
+		m.orderly = true
 		if d.busy { // it does not end before it is through
 			m.release(&actor{m: m}, "the dead man", func() {})
 		}

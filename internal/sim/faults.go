@@ -179,6 +179,16 @@ var processFaults = []fault{
 		m.endAgent()
 		return true
 	}},
+	{"both killed and cut off", func(w *World) bool { // who comes after them hears of nobody
+		m := w.node()
+		if m.parent == nil || m.proc == nil {
+			return false
+		}
+		w.log("%s: its agent and its dead man are killed", m.name)
+		m.killParent(w.restart())
+		m.endAgent()
+		return w.cutFor(m, true, true, w.between(w.timing.Duration, 8*w.timing.Duration))
+	}},
 	{"both frozen", func(w *World) bool {
 		m := w.node()
 		if m.parent == nil || m.proc == nil || !m.proc.runs() {

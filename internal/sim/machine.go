@@ -35,6 +35,7 @@ type machine struct {
 	kept    int       // timing the agent took up last, on disk: index into World.timings
 	will    time.Time // end of the lease as the newest agent wrote it down
 	granter *machine  // and who granted it
+	held    time.Time // until when what is held here may live, as an agent wrote it down for a dead man that is started anew
 	gate    bool      // the gate is set up here
 	flushed bool      // and somebody flushed it: everything passes
 
@@ -158,7 +159,7 @@ func (m *machine) kill(i int) (time.Duration, bool) {
 
 func (m *machine) boot() {
 	m.boots++
-	m.up, m.will, m.granter, m.frozen, m.asleep = true, time.Time{}, nil, 0, 0
+	m.up, m.will, m.held, m.granter, m.frozen, m.asleep = true, time.Time{}, time.Time{}, nil, 0, 0
 	m.things = make([]thing, len(m.w.keys))
 	m.kernel, m.init = &actor{m: m, kernel: true}, &actor{m: m}
 	m.gate, m.flushed, m.orderly, m.heir = false, false, false, nil
@@ -239,10 +240,10 @@ func (m *machine) stopped() time.Duration {
 	return until
 }
 
-// guarded says that somebody could end at the end of the lease what runs here: an agent that knows what it finds, or a dead man
-// that knows when. An agent that starts with no state and hears of nobody does not know.
+// guarded says that somebody could end at the end of the lease what runs here: an agent that knows what it finds, or a dead man,
+// which is told or finds it on file. An agent that starts with no state and hears of nobody does not know.
 func (m *machine) guarded() bool {
-	return m.proc != nil && m.proc.runs() && m.proc.knows() || m.parent != nil && m.parent.runs() && m.parent.told || m.heir != nil && m.heir.runs() || m.orderly && max(m.frozen, m.asleep) <= m.w.now
+	return m.proc != nil && m.proc.runs() && m.proc.knows() || m.parent != nil && m.parent.runs() || m.heir != nil && m.heir.runs() || m.orderly && max(m.frozen, m.asleep) <= m.w.now
 }
 
 // guard is called whenever that may have changed. Who comes back finds what is late, and has the time of a kill.

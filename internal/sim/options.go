@@ -31,6 +31,8 @@ const (
 	WeakSync    Weak = "a vote and the newest entries are not on disk"
 	WeakSlow    Weak = "kills outlast the stop budget"
 	WeakFence   Weak = "fencing unconfirmed believed"
+	WeakFile    Weak = "dead man that is started anew ignores what is on file"
+	WeakThaw    Weak = "dead man that thaws acts before it hears"
 	WeakHeir    Weak = "executor takes the lease of the ended agent for a successor's"
 )
 

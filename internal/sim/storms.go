@@ -16,7 +16,9 @@ const (
 	// StormTiming changes duration, profile and layer of leases while nodes fall silent.
 	StormTiming Storm = "timing"
 	// StormFreeze kills and freezes agents and dead men, alone and together.
-	StormFreeze  Storm = "freeze"
+	StormFreeze Storm = "freeze"
+	// StormKill kills agents and dead men at once, on machines that hear of nobody then and keep no snapshots.
+	StormKill    Storm = "kill"
 	StormSuspend Storm = "suspend" // machines sleep
 	StormLate    Storm = "late"    // answers are late, and who gets them is frozen
 	StormUnlucky Storm = "unlucky" // agents stop between clock and system call
@@ -24,7 +26,7 @@ const (
 	StormFence   Storm = "fence"   // owners fall silent, and fence devices lie, fail and take their time
 )
 
-var storms = []Storm{StormMoves, StormMute, StormEdge, StormPause, StormTiming, StormFreeze, StormSuspend, StormLate, StormUnlucky, StormPower, StormFence}
+var storms = []Storm{StormMoves, StormMute, StormEdge, StormPause, StormTiming, StormFreeze, StormSuspend, StormLate, StormUnlucky, StormPower, StormFence, StormKill}
 
 // regime is how rough a run is; drawn once.
 type regime struct {
@@ -98,6 +100,8 @@ func (w *World) brew(storm Storm) {
 		r.every, only = d, []string{"configuration applied", "no way out"}
 	case StormFreeze:
 		r.every, only = 3*d/2, []string{"agent killed", "agent frozen", "dead man killed", "dead man frozen", "both killed", "both frozen", "user space frozen", "upgrade", "agent ends with a word unsaid"}
+	case StormKill:
+		r.every, r.snapshot, only = 4*d, 0, []string{"both killed and cut off"}
 	case StormSuspend:
 		r.every, only = 2*d, []string{"suspend"}
 	case StormLate:

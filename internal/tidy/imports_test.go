@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"placement":                {},
 	"lease":                    {},
 	"health":                   {"internal/urgency"},
-	"resources":                {"internal/urgency"},
+	"resources":                {"internal/boottime", "internal/urgency"},
 	"vip":                      {"internal/boottime"},
 	"internal/boottime":        {},
 	"internal/urgency":         {},
@@ -39,6 +39,9 @@ var allowed = map[string][]string{
 	"internal/drill":           {"api", "internal/lab"},
 	"internal/drill/demo":      {"internal/drill", "internal/lab"},
 	"internal/drill/nemesis":   {"internal/drill", "internal/lab"},
+	"internal/judge":           {},
+	"internal/bench":           {"internal/drill", "internal/lab"},
+	"internal/bench/bench":     {"internal/bench", "internal/lab"},
 	"internal/mutants":         {},
 	"internal/tidy":            {},
 }

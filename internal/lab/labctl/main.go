@@ -5,6 +5,7 @@
 //	labctl inside PROGRAM [ARGUMENTS]  run a program in a node with a systemd of its own
 //	labctl client --netns FILE --target ADDR:PORT --for 10s
 //	                                   one new connection every 5 ms; prints what was lost
+//	labctl stalls                      when this machine stood still, a line each, until it is ended
 package main
 
 import (

@@ -15,12 +15,12 @@ import (
 	"hacluster/internal/lab"
 )
 
-const usage = "usage: labctl sweep [--all] | base [--services] [--pack] | inside PROGRAM [ARGUMENTS] | client --netns FILE --target ADDR:PORT [--for 10s]"
+const usage = "usage: labctl sweep [--all] | base [--services] [--pack] | inside PROGRAM [ARGUMENTS] | client --netns FILE --target ADDR:PORT [--for 10s] | stalls"
 
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	verbs := map[string]func(context.Context, []string, io.Writer) error{"sweep": sweep, "base": base, "inside": inside, "client": client}
+	verbs := map[string]func(context.Context, []string, io.Writer) error{"sweep": sweep, "base": base, "inside": inside, "client": client, "stalls": stalls}
 	if len(args) == 0 || verbs[args[0]] == nil {
 		fmt.Fprintln(stderr, usage)
 		return 2
@@ -102,4 +102,11 @@ func client(ctx context.Context, args []string, stdout io.Writer) error {
 	r, err := c.Report(start)
 	fmt.Fprintln(stdout, r)
 	return err
+}
+
+func stalls(ctx context.Context, args []string, stdout io.Writer) error {
+	if len(args) > 0 {
+		return errors.New("stalls: it takes no arguments")
+	}
+	return lab.ReportStalls(ctx, stdout)
 }

@@ -1,0 +1,109 @@
+package bench
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"hacluster/internal/lab"
+)
+
+func TestEachRoundBeginsElsewhere(t *testing.T) {
+	list := []string{"a", "b", "c"}
+	for by, want := range []string{"abc", "bca", "cab", "abc"} {
+		if got := strings.Join(turned(list, by), ""); got != want {
+			t.Errorf("turned by %d: %s, want %s", by, got, want)
+		}
+	}
+	if got := turned(nil, 3); len(got) != 0 {
+		t.Error(got)
+	}
+}
+
+func TestEverySystemCanBeMade(t *testing.T) {
+	for _, name := range SystemNames {
+		if makers[name] == nil {
+			t.Errorf("nobody makes %s", name)
+		} else if s := makers[name](Options{}); s.Name() != name || !s.Can(PlannedMove) || !s.Can(NoFault) {
+			t.Errorf("%s is called %s, or cannot do what all can", name, s.Name())
+		}
+	}
+}
+
+// TestPacemakerIsWholeOnlyWithAllItsParts reads what crm_mon 2.1 prints.
+func TestPacemakerIsWholeOnlyWithAllItsParts(t *testing.T) {
+	const good = `<pacemaker-result><nodes><node name="tomcat1" online="true" pending="false"/><node name="tomcat2" online="true" pending="false"/>
+<node name="witness" online="true" pending="false"/></nodes><resources><resource id="vip" role="Started" failed="false"><node name="tomcat1"/></resource>
+<clone id="service-clone"><resource id="service" role="Started" failed="false"><node name="tomcat1"/></resource>
+<resource id="service" role="Started" failed="false"><node name="tomcat2"/></resource></clone></resources></pacemaker-result>`
+	for what, c := range map[string]struct {
+		old, new string
+		whole    bool
+	}{
+		"all":                  {"", "", true},
+		"a node is away":       {`name="witness" online="true"`, `name="witness" online="false"`, false},
+		"a node is on its way": {`name="tomcat2" online="true" pending="false"`, `name="tomcat2" online="true" pending="true"`, false},
+		"the service failed":   {`<resource id="service" role="Started" failed="false"><node name="tomcat2"/>`, `<resource id="service" role="Started" failed="true"><node name="tomcat2"/>`, false},
+		"no address":           {`id="vip" role="Started"`, `id="vip" role="Stopped"`, false},
+	} {
+		text := strings.Replace(good, c.old, c.new, 1)
+		m := monitored{}
+		if err := xml.Unmarshal([]byte(text), &m); err != nil {
+			t.Fatal(err)
+		}
+		if why := m.whole(); (why == "") != c.whole {
+			t.Errorf("%s: %q", what, why)
+		}
+	}
+}
+
+// TestShortBenchmark is a real one: two systems, two scenarios, once.
+func TestShortBenchmark(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs real clusters: full run only")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs real root: keepalived hears of processes in the machine's own namespaces only")
+	}
+	systems := []string{HadFast, KeepFast}
+	if list := Missing(systems...); len(list) > 0 {
+		t.Skip("needs ", strings.Join(list, " "))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	bin := t.TempDir()
+	if err := lab.Build(ctx, bin, "hacluster/cmd/had", "hacluster/cmd/hactl", lab.TestService); err != nil {
+		t.Fatal(err)
+	}
+	plan := Plan{N: 1, Systems: systems, Scenarios: []string{PlannedMove, ServiceKilled}, Options: Options{Bin: bin}, Say: t.Logf, Done: func(r Run) { t.Log(r) }}
+	runs, err := plan.Run(ctx)
+	if errors.Is(err, lab.ErrNotPermitted) {
+		t.Skip("needs network namespaces: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(runs) != 4 {
+		t.Fatalf("%d runs of 4", len(runs))
+	}
+	for _, r := range runs {
+		if r.Lost || r.From == r.To || !slices.Contains(members, r.To) {
+			t.Errorf("%s, %s: from %q to %q, lost %v", r.System, r.Scenario, r.From, r.To, r.Lost)
+		}
+		// A connection every 5 ms: without any outage at all nothing was measured.
+		if r.Outage < 4*time.Millisecond || r.Outage > 20*time.Second {
+			t.Errorf("%s, %s: outage %s", r.System, r.Scenario, r.Outage)
+		}
+		if r.System == HadFast && r.Double > 0 {
+			t.Errorf("%s: two nodes answered for %s (S1)", r.Scenario, r.Double)
+		}
+		if r.Scenario == ServiceKilled && r.Failed == 0 {
+			t.Errorf("%s: the service was killed and no request failed", r.System)
+		}
+	}
+}

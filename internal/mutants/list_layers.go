@@ -1,0 +1,58 @@
+package main
+
+// What ends a lease in the kernel, what is told of a stop that did not succeed, what is known of a start, and what Raft
+// keeps on disk.
+
+var gateMutants = []mutant{
+	{"gate-reopened-while-released", "a renewal opens the gate that was shut because the group is given away", "node/gate_tend.go",
+		"} else if g.guarded[a] && mine[a] {", "} else if g.guarded[a] {",
+		tests("node", "TestGatekeeper")},
+	{"gate-dismissed-early", "an address that is still here is taken from under the gate", "node/gate_tend.go",
+		"case !ok && g.isHere(a): // the sweep removes it", "case false:",
+		tests("node", "TestGatekeeper")},
+	{"gate-lost-unnoticed", "an address stays although the gate that is to end its lease does not work", "node/gate_tend.go",
+		"works := g.none == nil && g.up && g.guarded[f.addr]", "works := true || g.none == nil && g.up && g.guarded[f.addr]",
+		tests("node", "TestGatekeeper")},
+	{"gate-lifetime-unguarded", "an address without a gate gets a lifetime beyond its lease", "node/gate_tend.go",
+		"if !g.required || !g.up || !g.guarded[a] {", "if false && g.guarded[a] {",
+		tests("node", "TestGatekeeper")},
+	{"gate-held-through-suspend", "the addresses stay when the machine was suspended", "node/gate_hold.go",
+		"n.resumes.Add(1)\n\tn.dropAddresses()", "n.resumes.Add(1)",
+		tests("node", "TestResumed")},
+	{"ladder-forgets", "a step after a stop that failed is forgotten before the history has it", "node/ladder.go",
+		"return st.Recorded(node, s)", "return true || st.Recorded(node, s)",
+		tests("node", "TestTheLadderIsNoted")},
+	{"ladder-repeats", "a step is reported on although the history has it", "node/ladder.go",
+		"return st.Recorded(node, s)", "return false && st.Recorded(node, s)",
+		tests("node", "TestStepsAreForgottenWhenTheHistoryHasThem")},
+	{"ladder-grows", "the steps are kept without bound while there is no leader", "node/ladder.go",
+		"l.steps = slices.Clone(l.steps[max(0, len(l.steps)-placement.MaxSteps):])", "l.steps = slices.Clone(l.steps[max(0, -placement.MaxSteps):])",
+		tests("node", "TestStepsAreForgottenWhenTheHistoryHasThem")},
+	{"adopted-without-grace", "what is adopted in the middle of its start is judged by its probes at once", "node/slot.go",
+		"if st.Running && st.Since.Sub(s.fold.Since()) > 0", "if false && st.Since.Sub(s.fold.Since()) > 0",
+		tests("node", "TestWhatIsAdoptedInTheMiddleOfItsStartIsGivenTheRestOfItsTime")},
+	{"adopted-is-pending", "what depends on a young service is stopped when the agent is started again", "node/slot.go",
+		"case s.status.Running && verdict == health.Starting && s.adopted && !s.fold.Refuses():", "case s.adopted && false:",
+		tests("node", "TestWhatIsAdoptedYoungIsUnknownUntilItsProbesSay")},
+	{"renewal-only-by-raft", "the lease is not renewed while Raft knows no leader", "node/renew.go",
+		"\treturn r.hint\n", "\treturn \"\"\n",
+		tests("node", "TestALeaseIsRenewedWithWhoGrantedItWhileRaftKnowsNoLeader")},
+}
+
+var storeMutants = []mutant{
+	{"store-checksum-ignored", "a value whose checksum does not match is believed", "raft/store.go",
+		"if len(b) < 4 || binary.BigEndian.Uint32(b) != crc32", "if len(b) < 4 || false && binary.BigEndian.Uint32(b) != crc32",
+		tests("raft", "TestFlippedBits")},
+	{"store-hole-stored", "an entry that does not continue the log is stored", "raft/store.go",
+		"if first != 0 && (l.Index < first || l.Index > last+1) {", "if false {",
+		tests("raft", "TestStoreKeepsWhatItWasGiven")},
+	{"store-hole-cut", "entries in the middle of the log are deleted", "raft/store.go",
+		"return fmt.Errorf(\"deleting %d-%d would leave a hole in the log %d-%d\", lo, hi, first, last)", "first = min(first, last)",
+		tests("raft", "TestStoreKeepsWhatItWasGiven")},
+	{"store-vote-unwritten", "a term or a vote that is not on disk is acted on", "raft/store.go",
+		"return s.fatal(err)\n", "return nil\n",
+		tests("raft", "TestFullDiskAtTheVote")},
+	{"raft-slow-is-deposed", "a leader whose disk is slow is taken for one that does not lead", "raft/raft.go",
+		"enqueueTimeout = 2 * time.Second", "enqueueTimeout = 100 * time.Millisecond",
+		tests("raft", "TestALeaderWhoseDiskIsSlowLeads")},
+}

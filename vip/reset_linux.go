@@ -1,0 +1,269 @@
+package vip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// sockDiagByFamily and sockDestroy are SOCK_DIAG_BY_FAMILY and SOCK_DESTROY (include/uapi/linux/sock_diag.h).
+	sockDiagByFamily, sockDestroy = 20, 21
+	// condLocal is INET_DIAG_BC_S_COND: a condition on the local address (include/uapi/linux/inet_diag.h).
+	condLocal = 7
+	// attrFilter is INET_DIAG_REQ_BYTECODE.
+	attrFilter = 1
+	// idOffset and idLen are where struct inet_diag_msg has the identity of the socket, and how much of it the kernel wants back.
+	idOffset, idLen = 4, 48
+	// resetBatch is how many sockets one system call ends; between two the time is looked at.
+	resetBatch = 32
+)
+
+// resetStates are those of a connection in which the other side waits for something. Listeners stay: a hot standby keeps its.
+const resetStates = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_SYN_SENT | 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_FIN_WAIT1 |
+	1<<unix.BPF_TCP_FIN_WAIT2 | 1<<unix.BPF_TCP_CLOSE_WAIT | 1<<unix.BPF_TCP_LAST_ACK | 1<<unix.BPF_TCP_CLOSING | 1<<unix.BPF_TCP_NEW_SYN_RECV
+
+// ResetSupported is nil where the kernel has what Reset needs.
+func (m *Manager) ResetSupported() error {
+	s, err := m.openDiag()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	// Nobody has the unspecified address: the kernel looks for the socket, if it has the call at all.
+	_, err = s.destroy([]tcpSocket{{family: unix.AF_INET}})
+	return err
+}
+
+// Reset has the kernel end every TCP connection of this node's address a, so that the other side learns of it at once instead of
+// waiting for answers that nobody gives, and returns how many were ended. Call it when the gate is shut and the address still is here:
+// nothing new gets in then, and the resets get out. It returns after resetLimit at the latest. Errors: ErrNoReset, ErrResetLate.
+func (m *Manager) Reset(a netip.Addr) (int, error) {
+	s, err := m.openDiag()
+	if err == nil {
+		s.end = time.Now().Add(resetLimit)
+		var n int
+		if n, err = inTime(resetLimit, func() (int, error) {
+			defer s.close()
+			return s.reset(plain(a))
+		}); err == nil {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("resetting connections of %s: %w", a, err)
+}
+
+// inTime waits for f until the limit is over: a single call of the kernel may take long where there are very many connections.
+func inTime(limit time.Duration, f func() (int, error)) (int, error) {
+	type outcome struct {
+		n   int
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		n, err := f()
+		done <- outcome{n, err}
+	}()
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	select {
+	case o := <-done:
+		return o.n, o.err
+	case <-late.C:
+		return 0, ErrResetLate
+	}
+}
+
+// tcpSocket is one connection as the kernel names it.
+type tcpSocket struct {
+	family byte
+	id     [idLen]byte // ports, addresses, interface and cookie: the cookie belongs to this one socket and no later one
+}
+
+// diag is a socket to the kernel's socket monitoring.
+type diag struct {
+	fd  int
+	end time.Time // reset begins nothing after it
+	buf []byte
+}
+
+func (m *Manager) openDiag() (*diag, error) {
+	s := &diag{}
+	err := m.ns.do(func() (err error) {
+		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+		return err
+	})
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, fmt.Errorf("%w: %w", ErrNoReset, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	timeout := unix.NsecToTimeval(int64(answerTimeout))
+	if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		s.close()
+		return nil, fmt.Errorf("preparing a netlink socket: %w", err)
+	}
+	s.buf = make([]byte, 64<<10)
+	return s, nil
+}
+
+func (s *diag) close() { unix.Close(s.fd) }
+
+// listAll asks for the connections of one local address in some states. A service that listens on all addresses of both
+// families has its IPv4 connections in sockets of family IPv6.
+func (s *diag) listAll(a netip.Addr, states uint32) (all []tcpSocket, err error) {
+	families := []byte{unix.AF_INET6}
+	if a.Is4() {
+		families = []byte{unix.AF_INET, unix.AF_INET6}
+	}
+	for _, f := range families {
+		found, err := s.list(f, a, states)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// reset ends the connections of one local address.
+func (s *diag) reset(a netip.Addr) (int, error) {
+	all, err := s.listAll(a, resetStates)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for len(all) > 0 {
+		if !time.Now().Before(s.end) {
+			return n, ErrResetLate
+		}
+		batch := all[:min(resetBatch, len(all))]
+		all = all[len(batch):]
+		ended, err := s.destroy(batch)
+		if n += ended; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// list asks for the connections of one family that have the local address.
+func (s *diag) list(family byte, a netip.Addr, states uint32) ([]tcpSocket, error) {
+	body := diagRequest(family, states, [idLen]byte{})
+	filter := localFilter(a)
+	body = binary.NativeEndian.AppendUint16(body, uint16(unix.SizeofRtAttr+len(filter)))
+	body = binary.NativeEndian.AppendUint16(body, attrFilter)
+	body = append(body, filter...)
+	if err := s.send(appendMessage(nil, request{sockDiagByFamily, unix.NLM_F_DUMP, body}, 1)); err != nil {
+		return nil, err
+	}
+	var found []tcpSocket
+	for {
+		if !time.Now().Before(s.end) {
+			return nil, ErrResetLate
+		}
+		msgs, err := s.receive(0)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range msgs {
+			switch {
+			case m.Header.Type == unix.NLMSG_DONE:
+				return found, nil
+			case m.Header.Type == unix.NLMSG_ERROR:
+				err := ackError(m)
+				if errors.Is(err, unix.ENOENT) { // no module for TCP
+					err = fmt.Errorf("%w: %w", ErrNoReset, err)
+				}
+				return nil, err
+			case len(m.Data) >= idOffset+idLen:
+				found = append(found, tcpSocket{m.Data[0], [idLen]byte(m.Data[idOffset:])})
+			}
+		}
+	}
+}
+
+// destroy ends sockets and returns how many; one that has ended by itself is no error. The kernel works within the system call and
+// answers only what failed.
+func (s *diag) destroy(socks []tcpSocket) (int, error) {
+	var b []byte
+	for i, one := range socks {
+		b = appendMessage(b, request{sockDestroy, 0, diagRequest(one.family, ^uint32(0), one.id)}, uint32(i))
+	}
+	if err := s.send(b); err != nil {
+		return 0, err
+	}
+	n := len(socks)
+	var errs []error
+	for {
+		msgs, err := s.receive(unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) {
+			return n, errors.Join(errs...)
+		}
+		if err != nil {
+			return n, err
+		}
+		for _, m := range msgs {
+			if m.Header.Type != unix.NLMSG_ERROR {
+				continue
+			}
+			n--
+			switch err := ackError(m); {
+			case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM):
+				return n, fmt.Errorf("%w: %w", ErrNoReset, err)
+			case err != nil && !errors.Is(err, unix.ENOENT):
+				errs = append(errs, err)
+			}
+		}
+	}
+}
+
+func (s *diag) send(b []byte) error {
+	for {
+		if err := unix.Sendto(s.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func (s *diag) receive(flags int) ([]syscall.NetlinkMessage, error) {
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.buf, flags)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return syscall.ParseNetlinkMessage(s.buf[:n])
+	}
+}
+
+// diagRequest is struct inet_diag_req_v2.
+func diagRequest(family byte, states uint32, id [idLen]byte) []byte {
+	b := []byte{family, unix.IPPROTO_TCP, 0, 0}
+	b = binary.NativeEndian.AppendUint32(b, states)
+	return append(b, id[:]...)
+}
+
+// localFilter is a program of one step (struct inet_diag_bc_op and inet_diag_hostcond): a socket with the address leaves it at its end,
+// which accepts, any other behind its end, which does not. IPv4 also fits IPv4 within IPv6.
+func localFilter(a netip.Addr) []byte {
+	family := byte(unix.AF_INET6)
+	if a.Is4() {
+		family = unix.AF_INET
+	}
+	const head = 4 + 8
+	length := byte(head + a.BitLen()/8)
+	b := []byte{condLocal, length}
+	b = binary.NativeEndian.AppendUint16(b, uint16(length)+4)
+	b = append(b, family, byte(a.BitLen()), 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, ^uint32(0)) // any port
+	return append(b, a.AsSlice()...)
+}
