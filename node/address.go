@@ -62,7 +62,6 @@ type leaseSource interface {
 
 // Start adds the address and announces it. It waits for a lease that is long enough for the kernel's whole seconds.
 func (a *address) Start(ctx context.Context, epoch uint64) error {
-	a.takeOver(epoch)
 	link, err := a.vips.Resolve(a.spec)
 	if err != nil {
 		return err
@@ -80,6 +79,7 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 		}
 	}
 	for try := 1; ; try++ {
+		a.takeOver(epoch)
 		err := a.acquire(ctx)
 		if err == nil {
 			break

@@ -1,7 +1,9 @@
 package drill
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hacluster/internal/lab"
 )
@@ -125,9 +129,8 @@ func TestPlannedMovesThatNobodyNotices(t *testing.T) {
 		if err := c.steady(ctx, time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		out, err := c.Hactl(ctx, "witness", "group", "move", Group, "--to", Other(from), "--drain-timeout", "20s")
-		if err != nil || !strings.Contains(out, "may finish on "+from) {
-			t.Fatalf("move %d: %q, %v", i, out, err)
+		if err := c.drainTo(ctx, Other(from)); err != nil {
+			t.Fatalf("move %d: %v", i, err)
 		}
 		from = Other(from)
 		if err := c.poll(ctx, "a connection is drained", func() (bool, string) {
@@ -161,6 +164,128 @@ func TestPlannedMovesThatNobodyNotices(t *testing.T) {
 		l.client.CloseIdleConnections()
 	}
 	c.drainRecorded(ctx, t)
+}
+
+// drainTo moves the group with its connections. A leader that a busy machine has just lost is waited for.
+func (c *Cluster) drainTo(ctx context.Context, node string) error {
+	return c.poll(ctx, "the move is accepted", func() (bool, string) {
+		out, err := c.Hactl(ctx, "witness", "group", "move", Group, "--to", node, "--drain-timeout", "20s")
+		if st, serr := c.Status(ctx); serr == nil && Web(st).Owner == node && Web(st).State == "online" {
+			return true, ""
+		}
+		return err == nil && strings.Contains(out, "may finish on "+Other(node)), fmt.Sprint(out, err)
+	})
+}
+
+// talk is one connection of a client that is kept.
+type talk struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c *Cluster) talk(ctx context.Context) (*talk, error) {
+	var k net.Conn
+	err := c.Lab.Client().Do(func() (err error) {
+		k, err = (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", netip.AddrPortFrom(c.VIP.Addr(), Port).String())
+		return err
+	})
+	return &talk{k, bufio.NewReader(k)}, err
+}
+
+// ask sends a request and returns which node answered.
+func (k *talk) ask(bound time.Duration) (string, error) {
+	if err := k.SetDeadline(time.Now().Add(bound)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(k, "GET / HTTP/1.1\r\nHost: drill\r\n\r\n"); err != nil {
+		return "", err
+	}
+	resp, err := http.ReadResponse(k.r, nil)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	node, _, _ := strings.Cut(strings.TrimPrefix(string(body), "node="), " ")
+	return node, err
+}
+
+// TestADrainOutlivesANode cuts the power of either node while connections of the old owner finish: those of the node that lives
+// go on, those of the dead one are reset as soon as it is known to be lost, and new ones have one owner throughout.
+func TestADrainOutlivesANode(t *testing.T) {
+	c, ctx := formed(t, Options{})
+	since := time.Now()
+	for _, lost := range []string{"the new owner", "the old owner", "an agent, which starts again"} {
+		if err := c.WaitReady(ctx); err != nil {
+			t.Fatal(err)
+		}
+		from, err := c.Owner(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, err := c.talk(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer old.Close()
+		if got, err := old.ask(5 * time.Second); err != nil || got != from {
+			t.Fatalf("%q, %v, want %s", got, err, from)
+		}
+		if err := c.drainTo(ctx, Other(from)); err != nil {
+			t.Fatal(err)
+		}
+		mark := c.Client.Mark()
+		if err := c.poll(ctx, "the new owner answers", func() (bool, string) { return c.Client.AnsweredBy(Other(from), mark), c.describe(ctx) }); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := old.ask(5 * time.Second); err != nil || got != from {
+			t.Errorf("%s: before it, the open connection is answered by %q, %v", lost, got, err)
+		}
+		switch lost {
+		case "the new owner":
+			mark = c.Client.Mark()
+			if err := c.Lab.Node(Other(from)).PowerCut(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.poll(ctx, from+" answers again", func() (bool, string) { return c.Client.AnsweredBy(from, mark), c.describe(ctx) }); err != nil {
+				t.Error(err)
+			}
+			if got, err := old.ask(5 * time.Second); err != nil || got != from {
+				t.Errorf("%s is lost: the open connection is answered by %q, %v", lost, got, err)
+			}
+			err = c.PowerOn(Other(from))
+		case "the old owner":
+			if err := c.Lab.Node(from).PowerCut(); err != nil {
+				t.Fatal(err)
+			}
+			cut := time.Now()
+			if got, err := old.ask(15 * time.Second); !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("%s is lost: the open connection got %q, %v, want a reset", lost, got, err)
+			}
+			t.Logf("the connection of the dead node was reset after %s", time.Since(cut).Round(time.Millisecond))
+			err = c.PowerOn(from)
+		default:
+			err = errors.Join(c.RestartAgent(from), c.RestartAgent(Other(from)))
+			if got, err := old.ask(5 * time.Second); err != nil || got != from {
+				t.Errorf("agents started again: the open connection is answered by %q, %v", got, err)
+			}
+			if err := c.WaitReady(ctx); err != nil {
+				t.Error(err)
+			}
+			if got, err := old.ask(5 * time.Second); err != nil || got != from {
+				t.Errorf("agents are back: the open connection is answered by %q, %v", got, err)
+			}
+			old.Close()
+			c.drainRecorded(ctx, t)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := c.Judge(Outcome{Fault: "a node is lost in a drain"}, "gate", since)
+	if err != nil || out.Breach() != "" {
+		t.Errorf("%s, %v", out.Breach(), err)
+	}
 }
 
 // drainRecorded waits for the record of what became of the connections of the newest move.
