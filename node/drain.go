@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	holdFor    = 2 * time.Second        // how long what opens a connection is sent to the new owner again and again, at most
+	holdOn     = 300 * time.Millisecond // the same, after the group was given to it
 	drainEvery = 100 * time.Millisecond // between two looks at connections that finish here
 	drainLeast = time.Second            // a client that hears the announcement late is forwarded for that long
 	drainEnd   = 2 * time.Second        // how much longer the address lives than its connections may, and the new owner forwards
@@ -116,6 +118,7 @@ func (a *address) giveAway(plan *placement.Drain) error {
 	if err := a.gate.giveAway(addr, from, to, plan.Timeout+drainEnd); err != nil {
 		return err
 	}
+	a.hold(to)
 	conns, err := a.vips.Connections(addr)
 	if err != nil {
 		a.log.Warn("counting connections", "err", err)
@@ -125,6 +128,31 @@ func (a *address) giveAway(plan *placement.Drain) error {
 	a.log.Info("open connections may finish here", "vip", a.spec.Address, "connections", len(conns), "for", plan.Timeout)
 	a.begin(d)
 	return nil
+}
+
+// hold keeps what opens a connection from being lost between the two gates.
+func (a *address) hold(to vip.Peer) {
+	run, err := a.vips.HoldOpenings(a.spec, to)
+	if err != nil {
+		a.log.Warn("new connections that come before the new owner is ready take a second longer", "vip", a.spec.Address, "err", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), holdFor)
+	a.announce.Go(func() {
+		defer cancel()
+		go func() { // not after the group is the new owner's and that has had time to open
+			for ctx.Err() == nil {
+				if gs, _ := a.plans.plan(a.spec.Group); gs.Phase == placement.PhaseOwned {
+					time.AfterFunc(holdOn, cancel)
+					return
+				}
+				time.Sleep(holdOn / 10)
+			}
+		}()
+		if err := run(ctx); err != nil {
+			a.log.Warn("sending new connections to the new owner", "vip", a.spec.Address, "err", err)
+		}
+	})
 }
 
 // takeOver makes this node forward what belongs to the old owner's connections, before it answers for the address. A failure

@@ -2,6 +2,7 @@ package vip
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -399,5 +400,41 @@ func TestWhatIsLeftOfADrainIsReset(t *testing.T) {
 		if _, err := old[i].Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("%s: after the reset the client reads %v", a, err)
 		}
+	}
+}
+
+func TestAConnectionOpenedBetweenTheGatesIsNotLost(t *testing.T) {
+	t.Parallel()
+	d := newDrainWorld(t)
+	for _, s := range d.both() {
+		a := s.Address.Addr()
+		c, err := d.dial(a) // the client knows the neighbour
+		must(t, err)
+		defer c.Close()
+		must(t, d.m[0].DrainTo(a, d.peers[0][a], d.peers[1][a], drainFor))
+		ctx, end := context.WithCancel(t.Context())
+		over := make(chan error, 1)
+		run, err := d.m[0].HoldOpenings(s, d.peers[1][a])
+		must(t, err)
+		go func() { over <- run(ctx) }()
+		must(t, d.m[1].TakeFrom(a, d.peers[0][a], drainFor))
+		must(t, d.m[1].Add(s, time.Hour))
+		opened := make(chan error, 1)
+		began := time.Now()
+		time.AfterFunc(60*time.Millisecond, func() { opened <- d.m[1].OpenUntil([]netip.Addr{a}, soon(time.Hour)) })
+		between, err := d.dial(a) // nobody announces: it goes to the old owner
+		took := time.Since(began)
+		must(t, <-opened)
+		must(t, err)
+		defer between.Close()
+		if got, err := askNode(between, "name"); err != nil || got != "node1" {
+			t.Errorf("%s: %q, %v", a, got, err)
+		}
+		if took < 50*time.Millisecond || took > 500*time.Millisecond {
+			t.Errorf("%s: the connection took %v", a, took)
+		}
+		t.Logf("%s: opened 60ms after the first packet, connected after %v", a, took)
+		end()
+		must(t, <-over)
 	}
 }

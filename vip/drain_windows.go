@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"context"
 	"net/netip"
 	"time"
 )
@@ -28,3 +29,6 @@ func (*Manager) Drains() ([]Drain, error) { return nil, errWindows }
 
 // Connections always fails on Windows.
 func (*Manager) Connections(netip.Addr) ([]Conn, error) { return nil, errWindows }
+
+// HoldOpenings always fails on Windows.
+func (*Manager) HoldOpenings(Spec, Peer) (func(context.Context) error, error) { return nil, errWindows }
