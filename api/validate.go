@@ -66,6 +66,12 @@ func checkLeader(st Status) []Check {
 
 // checkNodes asks whether every member speaks.
 func checkNodes(st Status) (out []Check) {
+	voters := 0
+	for _, n := range st.Nodes {
+		if n.Voter {
+			voters++
+		}
+	}
 	for _, n := range st.Nodes {
 		flags := ""
 		if len(n.Flags) > 0 {
@@ -81,7 +87,11 @@ func checkNodes(st Status) (out []Check) {
 		default:
 			out = append(out, finding(VerdictFault, "member", n.Name, "is %s%s: start had there, and look at the network between the nodes", n.State, flags))
 		}
-		if !n.Voter && n.State != "joining" {
+		switch {
+		case n.Voter || n.State == "joining":
+		case voters >= 3 && voters%2 == 1: // as package raft deals out the votes
+			out = append(out, finding(VerdictOK, "member", n.Name, "does not vote: %d others do, and it takes the place of one that stays away", voters))
+		default:
 			out = append(out, finding(VerdictWarn, "member", n.Name, "does not vote"))
 		}
 	}

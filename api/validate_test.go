@@ -24,13 +24,17 @@ func TestValidate(t *testing.T) {
 		want api.Verdict
 		line string // check, subject and part of the detail
 	}{
-		"a healthy cluster":                {func(*api.Status) {}, "ok", "leader : w1"},
-		"no leader":                        {func(s *api.Status) { s.Leader = "" }, "fault", "leader : there is none"},
-		"an answer without the leader":     {func(s *api.Status) { s.Stale = true }, "fault", "leader : n1 answers from its own copy"},
-		"a member is down":                 {func(s *api.Status) { s.Nodes[1].State = "down" }, "fault", "member n2: is down"},
-		"a member is paused":               {func(s *api.Status) { s.Nodes[1].State = "paused" }, "warn", "member n2: is paused"},
-		"a member has not come yet":        {func(s *api.Status) { s.Nodes[1].State, s.Nodes[1].Voter = "joining", false }, "warn", "member n2: has joined"},
-		"a member does not vote":           {func(s *api.Status) { s.Nodes[1].Voter = false }, "warn", "member n2: does not vote"},
+		"a healthy cluster":            {func(*api.Status) {}, "ok", "leader : w1"},
+		"no leader":                    {func(s *api.Status) { s.Leader = "" }, "fault", "leader : there is none"},
+		"an answer without the leader": {func(s *api.Status) { s.Stale = true }, "fault", "leader : n1 answers from its own copy"},
+		"a member is down":             {func(s *api.Status) { s.Nodes[1].State = "down" }, "fault", "member n2: is down"},
+		"a member is paused":           {func(s *api.Status) { s.Nodes[1].State = "paused" }, "warn", "member n2: is paused"},
+		"a member has not come yet":    {func(s *api.Status) { s.Nodes[1].State, s.Nodes[1].Voter = "joining", false }, "warn", "member n2: has joined"},
+		"a member does not vote":       {func(s *api.Status) { s.Nodes[1].Voter = false }, "warn", "member n2: does not vote"},
+		"enough others vote": {func(s *api.Status) {
+			s.Nodes = append(s.Nodes, s.Nodes[1])
+			s.Nodes[3].Name, s.Nodes[3].Voter = "n4", false
+		}, "ok", "member n4: does not vote: 3 others do"},
 		"no voter to spare":                {func(s *api.Status) { s.Quorum.Alive = 2 }, "warn", "quorum : 2 of 3"},
 		"no quorum":                        {func(s *api.Status) { s.Quorum.Alive = 1 }, "fault", "quorum : 1 of 3"},
 		"two versions":                     {func(s *api.Status) { s.Nodes[1].Version = "0.1.0" }, "warn", "version n2: runs 0.1.0"},

@@ -212,6 +212,9 @@ func (a *address) remove() error {
 // reset ends the connections of an address that is about to go, so that clients connect again at once instead of waiting for answers.
 // The gate is shut, which lets nothing new in, and lets the resets out while the address is still here. No fault of it stops a release.
 func (a *address) reset() {
+	if here, err := a.vips.Present(a.spec); err == nil && !here || errors.Is(err, vip.ErrForeign) {
+		return // nothing of ours
+	}
 	n, err := a.vips.Reset(a.spec.Address.Addr())
 	switch {
 	case errors.Is(err, vip.ErrNoReset): // as the status has said

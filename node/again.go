@@ -36,17 +36,24 @@ type elector struct {
 	heard  time.Duration // for how long this leader has heard this process
 	awaits bool          // a new start
 	owns   bool
+	spare  bool // has no vote: its turn comes like that of others, and nobody waits for it
 }
 
 // nextTurn says which agent is started again now, or to whom a leader that waits for a start of its own hands leadership. One
 // at a time, and only while every voter is there and has been for a moment: nodes that own nothing first, the leader last.
 func nextTurn(self string, present turn, voters []elector) (next turn, transfer string) {
-	ready := len(voters) >= fewestForTurns
+	votes := 0
+	for _, v := range voters {
+		if !v.spare {
+			votes++
+		}
+	}
+	ready := votes >= fewestForTurns
 	for _, v := range voters {
 		if v.name == present.node && v.boot == present.boot {
 			return present, "" // under way
 		}
-		ready = ready && v.speaks && v.heard >= turnRest
+		ready = ready && (v.spare || v.speaks && v.heard >= turnRest)
 	}
 	if !ready {
 		return turn{}, ""
@@ -58,9 +65,9 @@ func nextTurn(self string, present turn, voters []elector) (next turn, transfer 
 	for _, v := range voters {
 		switch {
 		case v.name == self:
-		case v.awaits:
+		case v.awaits && v.speaks && v.heard >= turnRest:
 			return turn{v.name, v.boot}, ""
-		case other == "":
+		case other == "" && !v.spare:
 			other = v.name
 		}
 	}
@@ -103,7 +110,7 @@ func (l *leader) turns(ctx context.Context, st placement.State, servers []raft.S
 	return waiting
 }
 
-// electors are the voters as the leader sees them, and whether any of them waits for a new start.
+// electors are the members of the Raft group as the leader sees them, and whether any of them waits for a new start.
 func (l *leader) electors(st placement.State, servers []raft.Server) (out []elector, waiting bool) {
 	owners := map[string]bool{}
 	for _, gs := range st.Groups {
@@ -116,11 +123,8 @@ func (l *leader) electors(st placement.State, servers []raft.Server) (out []elec
 	}
 	now := l.n.clock()
 	for _, s := range servers {
-		if !s.Voter {
-			continue
-		}
 		r, ok := l.reports[s.Name]
-		v := elector{name: s.Name, boot: r.boot, owns: owners[s.Name], speaks: ok && now.Sub(l.ledger.Confirmed(s.Name)) <= l.n.timing().Suspect}
+		v := elector{name: s.Name, boot: r.boot, spare: !s.Voter, owns: owners[s.Name], speaks: ok && now.Sub(l.ledger.Confirmed(s.Name)) <= l.n.timing().Suspect}
 		if v.speaks {
 			v.heard = now.Sub(l.seen[s.Name])
 		}

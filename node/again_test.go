@@ -12,6 +12,7 @@ func TestWhoseTurnItIsToStartAgain(t *testing.T) {
 	waits := func(name string) elector { e := well(name); e.awaits = true; return e }
 	owner := func(e elector) elector { e.owns = true; return e }
 	young := func(e elector) elector { e.heard = turnRest - 1; return e }
+	spare := func(e elector) elector { e.spare = true; return e }
 	silent := func(e elector) elector { e.speaks = false; return e }
 	for name, c := range map[string]struct {
 		present  turn
@@ -29,6 +30,10 @@ func TestWhoseTurnItIsToStartAgain(t *testing.T) {
 		"nobody while one has just come":          {turn{}, []elector{waits("a"), young(well("b")), well("w")}, turn{}, ""},
 		"nobody after an election":                {turn{}, []elector{young(waits("a")), young(waits("b")), young(waits("w"))}, turn{}, ""},
 		"nobody of two voters":                    {turn{}, []elector{waits("a"), well("w")}, turn{}, ""},
+		"a node without a vote has its turn":      {turn{}, []elector{well("a"), well("b"), well("w"), spare(waits("d"))}, turn{"d", "d1"}, ""},
+		"and nobody waits for it":                 {turn{}, []elector{waits("a"), well("b"), well("w"), spare(silent(waits("d")))}, turn{"a", "a1"}, ""},
+		"nor does it stand in for a voter":        {turn{}, []elector{waits("a"), well("w"), spare(well("d"))}, turn{}, ""},
+		"nor can it lead":                         {turn{}, []elector{spare(well("a")), owner(well("b")), well("c"), waits("w")}, turn{}, "c"},
 		"no leader without a cluster":             {turn{}, []elector{waits("w")}, turn{}, ""},
 		"a turn lasts until the agent has gone":   {turn{"b", "b1"}, []elector{waits("a"), waits("b"), well("w")}, turn{"b", "b1"}, ""},
 		"a turn lasts while the node is away":     {turn{"b", "b1"}, []elector{waits("a"), silent(waits("b")), well("w")}, turn{"b", "b1"}, ""},

@@ -19,33 +19,54 @@ func (l *leader) care(ctx context.Context) (again bool) {
 		l.n.logError("asking for the voters", err)
 		return true
 	}
-	voters := 0
-	for _, s := range servers {
-		if s.Voter {
-			voters++
-		}
-	}
 	for _, s := range servers {
 		if _, member := st.Nodes[s.Name]; !member && s.Name != l.n.name {
 			l.n.logError("removing a former member from the Raft group", l.n.raft.Remove(ctx, s.Name))
-			continue
-		}
-		if !s.Voter && voters < maxVoters && l.steady(s.Name, st.Index) {
-			if err := l.n.raft.AddVoter(ctx, s.Name); err != nil {
-				l.n.logError("promoting "+s.Name+" to a voter", err)
-				continue
-			}
-			voters++
-			l.n.log.Info("node votes now", "node", s.Name, "voters", voters)
-		} else if !s.Voter {
 			again = true
 		}
 	}
+	again = l.seat(ctx, st, servers) || again
 	again = l.turns(ctx, st, servers) || again
 	l.handOver(ctx, st, servers)
 	l.settle(ctx, st)
 	l.readdress(ctx, st)
 	return again || st.Floor > 0
+}
+
+// seat changes one vote where package raft says so; true while it waits for what no event tells of.
+func (l *leader) seat(ctx context.Context, st placement.State, servers []raft.Server) (again bool) {
+	promote, demote, again := raft.NextSeat(l.n.name, l.seats(st, servers))
+	var err error
+	switch {
+	case promote != "":
+		if err = l.n.raft.AddVoter(ctx, promote); err == nil {
+			l.n.log.Info("node votes now", "node", promote)
+			l.kick()
+		}
+	case demote != "":
+		if err = l.n.raft.Demote(ctx, demote); err == nil {
+			l.n.log.Info("node votes no more: another takes its place", "node", demote)
+			l.kick()
+		}
+	}
+	l.n.logError("changing who votes", err)
+	return again
+}
+
+// seats are the members of the Raft group as this leader knows them.
+func (l *leader) seats(st placement.State, servers []raft.Server) (out []raft.Seat) {
+	for _, s := range servers {
+		node, member := st.Nodes[s.Name]
+		if !member && s.Name != l.n.name {
+			continue // about to be removed
+		}
+		seat := raft.Seat{Name: s.Name, Voter: s.Voter, Witness: node.Role == placement.RoleWitness, Steady: l.steady(s.Name), Caught: l.caught(s.Name, st.Index)}
+		if silent, _, ok := l.silence(s.Name); ok && !seat.Steady {
+			seat.Silent = silent
+		}
+		out = append(out, seat)
+	}
+	return out
 }
 
 // settle ends the floor under the takeover waits once no lease of a former, longer timing can be left: every node has
@@ -93,16 +114,23 @@ func (l *leader) readdress(ctx context.Context, st placement.State) {
 	}
 }
 
-// steady says that a node renews, has caught up, and has done so for a moment.
-func (l *leader) steady(node string, index uint64) bool {
+// steady says that a node renews, and has done so for a moment.
+func (l *leader) steady(node string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ledger == nil {
 		return false
 	}
 	now := l.n.clock()
-	r, ok := l.reports[node]
-	return ok && now.Sub(l.ledger.Confirmed(node)) < l.n.timing().Suspect && now.Sub(l.seen[node]) > promoteAfter && r.report.Applied+catchUp >= index
+	_, ok := l.reports[node]
+	return ok && now.Sub(l.ledger.Confirmed(node)) < l.n.timing().Suspect && now.Sub(l.seen[node]) > promoteAfter
+}
+
+// caught says that a node has nearly all of the log.
+func (l *leader) caught(node string, index uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ledger != nil && l.reports[node].report.Applied+catchUp >= index
 }
 
 // handOver gives leadership to a voter that owns nothing, best a witness, so that the crash of an owner does not also cost
@@ -122,7 +150,7 @@ func (l *leader) handOver(ctx context.Context, st placement.State, servers []raf
 	}
 	var best string
 	for _, s := range servers {
-		if !s.Voter || s.Name == l.n.name || owners[s.Name] || !l.steady(s.Name, st.Index) || l.awaits(s.Name) {
+		if !s.Voter || s.Name == l.n.name || owners[s.Name] || !l.steady(s.Name) || !l.caught(s.Name, st.Index) || l.awaits(s.Name) {
 			continue
 		}
 		if best == "" || st.Nodes[s.Name].Role == placement.RoleWitness {

@@ -19,6 +19,7 @@ type message struct {
 	ID      uint64       `json:"id"`
 	Renew   *renewal     `json:"renew,omitempty"`    // node to leader
 	Grant   *lease.Grant `json:"grant,omitempty"`    // its answer
+	Known   uint64       `json:"known,omitempty"`    // with a grant: the leader has this version of the node's report
 	Again   bool         `json:"again,omitempty"`    // with a grant: this agent is to end, to be started again for a new timing
 	AskTerm bool         `json:"ask_term,omitempty"` // leader to voter
 	Term    uint64       `json:"term,omitempty"`     // its answer: the voter's Raft term at the time of answering
@@ -29,7 +30,13 @@ type message struct {
 type renewal struct {
 	Seq    uint64           `json:"seq"`
 	Boot   string           `json:"boot"` // random, one per process: orders reports of one process by Seq
-	Report placement.Report `json:"report"`
+	Report placement.Report `json:"report,omitzero"`
+
+	// At rest a report says the same ten times a second, and it is long where there are many groups. A leader that said that it
+	// has this version is told no more than that nothing has changed.
+	Version uint64 `json:"version,omitempty"` // of the report, by one process
+	Same    bool   `json:"same,omitempty"`    // Report is left out: it is the one of that version, but for Applied
+	Applied uint64 `json:"applied,omitempty"` // with Same
 }
 
 func writeFrame(w io.Writer, m message) error {

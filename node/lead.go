@@ -20,7 +20,6 @@ const (
 	barrierTimeout = 10 * time.Second
 	transferPause  = 10 * time.Second // between two attempts to hand leadership to a node that owns nothing
 	promoteAfter   = 500 * time.Millisecond
-	maxVoters      = 7
 	catchUp        = 64 // entries a node may lack and still be promoted
 )
 
@@ -62,9 +61,10 @@ type leader struct {
 
 // reported is the newest report of a node.
 type reported struct {
-	boot   string
-	seq    uint64
-	report placement.Report
+	boot    string
+	seq     uint64
+	version uint64 // of the report, as its process counts
+	report  placement.Report
 }
 
 func newLeader(n *Node) *leader {
@@ -207,11 +207,14 @@ func (l *leader) take(node string, m renewal) error {
 		l.former[old.boot] = true
 		delete(l.seen, node) // the time counts anew
 	}
+	if err := l.unsaid(&m, old, ok); err != nil {
+		return err
+	}
 	if node != l.n.name && (!ok || old.boot != m.Boot) { // it knows nothing of what is committed, and may not act before it does
 		l.n.raft.Remind(node)
 	}
 	m.Report.Node = node
-	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, report: m.Report}
+	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, version: m.Version, report: m.Report}
 	if l.seen[node].IsZero() {
 		l.seen[node] = l.n.clock()
 	}

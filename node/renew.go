@@ -32,6 +32,8 @@ type renewer struct {
 	mu      sync.Mutex
 	holder  lease.Holder
 	report  placement.Report
+	version uint64 // of report
+	told    told
 	granted chan struct{} // closed and replaced at each grant
 	lastErr string
 	will    *fence.Will // tells the next process until when this one's lease lasts
@@ -69,8 +71,12 @@ func (r *renewer) say(report placement.Report) {
 	r.mu.Lock()
 	old := r.report
 	r.report = report
+	news := !sameReport(old, report)
+	if news {
+		r.version++
+	}
 	r.mu.Unlock()
-	if !sameReport(old, report) {
+	if news {
 		r.kick()
 	}
 }
@@ -119,7 +125,7 @@ func (r *renewer) send(ctx context.Context) bool {
 	r.mu.Lock()
 	r.resumed()
 	seq := r.holder.Send(r.n.clock()) // t0, before the first byte leaves
-	m := renewal{Seq: seq, Boot: r.boot, Report: r.report}
+	m := r.compose(seq, leader)
 	r.mu.Unlock()
 	r.flight.Go(func() {
 		defer func() { <-r.slots }()
@@ -143,7 +149,7 @@ func (r *renewer) leader() string {
 func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	var grant *lease.Grant
 	var err error
-	limit := 2 * r.n.timing().Renew
+	limit, term := 2*r.n.timing().Renew, r.n.raft.Term()
 	if leader == r.n.name {
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
@@ -151,10 +157,15 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	} else {
 		var a message
 		if a, err = r.n.links.call(ctx, leader, message{Renew: &m}, limit); err == nil {
+			r.heardBack(leader, term, a.Known)
 			if grant = a.Grant; a.Again {
 				r.n.startAgain()
 			}
 		}
+	}
+	if err != nil && err.Error() == errTellAll.Error() {
+		r.tellAll()
+		return
 	}
 	if err != nil || grant == nil {
 		r.failed(leader, err)

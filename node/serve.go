@@ -71,7 +71,7 @@ func (n *Node) answer(ctx context.Context, peer string, m message) message {
 		if err != nil {
 			return message{Refused: err.Error()}
 		}
-		return message{Grant: grant, Again: n.leader.hasTurn(peer, m.Renew.Boot)}
+		return message{Grant: grant, Known: m.Renew.Version, Again: n.leader.hasTurn(peer, m.Renew.Boot)}
 	}
 	return message{Refused: "this agent does not know the question: upgrade it"}
 }

@@ -60,8 +60,10 @@ func TestACluster(t *testing.T) {
 	step("every node tells the same", c.tellsTheSame)
 	step("a move", func(t *testing.T) {
 		old := c.serving("a", 0)
+		measured := c.timing(t, "b", "decided", "committed", "released", "handed-on", "acquired")
 		c.do(api.Write{Verb: api.VerbMove, Group: "web", Node: "b"})
 		s := c.serving("b", old.epoch)
+		measured()
 		if alive(old.pid) || s.epoch <= old.epoch {
 			t.Errorf("from %+v to %+v", old, s)
 		}
@@ -86,8 +88,10 @@ func TestACluster(t *testing.T) {
 		if second.epoch != first.epoch {
 			t.Errorf("the restart on the same node changed the epoch: %+v, %+v", first, second)
 		}
+		measured := c.timing(t, "a", "detected", "decided", "committed", "released", "handed-on", "acquired")
 		c.kill(second.pid)
 		c.serving("a", second.epoch)
+		measured()
 		why := c.state().Groups["web"].Why
 		if why.Rule != placement.RuleFailover || len(why.Evidence) == 0 {
 			t.Errorf("why: %+v", why)
@@ -280,6 +284,7 @@ func (c *cluster) lost(t *testing.T) {
 	timing := owner.n.timing()
 	owner.stop()
 	var took time.Duration
+	measured := c.timing(t, map[string]string{"a": "b", "b": "a"}[old.node], "detected", "decided", "committed", "acquired")
 	c.until("the group is taken over", func() error {
 		gs := c.state().Groups["web"]
 		took = time.Since(before)
@@ -296,6 +301,8 @@ func (c *cluster) lost(t *testing.T) {
 		t.Errorf("taken over after %v, not before %v", took, earliest)
 	}
 	c.serving("", old.epoch)
+	measured()
+	c.rode(t)
 	c.wantNode(old.node, "down", "")
 	t.Logf("takeover wait %v, taken over %v after the loss", wait, took.Round(time.Millisecond))
 	owner.start()

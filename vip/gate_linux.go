@@ -26,6 +26,7 @@ type gate struct {
 	mu   sync.Mutex
 	conn *nftables.Conn // kept open; nil until needed and after any fault
 	sock *nfnl.Conn
+	raw  *kernelSocket            // for the transactions of armGate; kept open like conn
 	side int                      // of the alive sets: what the next renewal writes
 	ends map[netip.Addr]time.Time // armed by this process; missing: unknown
 
@@ -287,16 +288,13 @@ func (m *Manager) arming(addrs []netip.Addr, until time.Time, fresh bool) error 
 
 // armGate is one attempt. ENOENT: the ticket had run out, an address to renew was closed, or the tables are not there.
 func (m *Manager) armGate(addrs []netip.Addr, until time.Time, fresh bool) error {
-	c, err := m.nft()
-	if err != nil {
-		return err
-	}
 	ticket := []nftables.SetElement{{Key: make([]byte, 4)}}
 	rand.Read(ticket[0].Key)
+	c := newBatch()
 	if err := c.SetAddElements(tickets, lasting(ticket, gateTicket)); err != nil {
 		return err
 	}
-	if err := m.flush(c); err != nil {
+	if err := m.commit(c); err != nil {
 		return err
 	}
 	// The ticket was made before now, so a transaction that finds it is handled before now + gateTicket.
@@ -307,23 +305,24 @@ func (m *Manager) armGate(addrs []netip.Addr, until time.Time, fresh bool) error
 	if m.gate.stall != nil {
 		m.gate.stall()
 	}
-	if c, err = m.nft(); err != nil {
-		return err
-	}
+	c = newBatch()
 	if err := c.SetDeleteElements(tickets, ticket); err != nil {
 		return err
 	}
 	sides := m.sides(addrs, until)
-	err = byLane(addrs, func(l lane, e []nftables.SetElement) error {
+	err := byLane(addrs, func(l lane, e []nftables.SetElement) error {
 		return arm(c, l, sides, lasting(e, left), fresh)
 	})
 	if err != nil {
 		return err
 	}
-	if err := m.flush(c); err != nil {
+	if err := m.commit(c); err != nil {
 		return err
 	}
 	m.gate.side = 1 - m.gate.side
+	if m.gate.ends == nil {
+		m.gate.ends = map[netip.Addr]time.Time{}
+	}
 	for _, a := range addrs {
 		m.gate.ends[a] = until
 	}
@@ -343,7 +342,7 @@ func (m *Manager) sides(addrs []netip.Addr, until time.Time) []int {
 
 // arm adds to the transaction what gives the elements a new timeout. Older kernels (before 6.12) leave the timeout of an
 // element that is there alone, therefore delete and add; and deleting needs something to delete, therefore add first.
-func arm(c *nftables.Conn, l lane, sides []int, e []nftables.SetElement, fresh bool) error {
+func arm(c *batch, l lane, sides []int, e []nftables.SetElement, fresh bool) error {
 	var errs []error
 	if l.proof != nil {
 		if fresh {

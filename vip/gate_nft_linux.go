@@ -25,9 +25,6 @@ func (m *Manager) nft() (*nftables.Conn, error) {
 			m.gate.conn = nil
 			return nil, fmt.Errorf("opening a netlink socket: %w", err)
 		}
-		if m.gate.ends == nil {
-			m.gate.ends = map[netip.Addr]time.Time{}
-		}
 	}
 	if err := m.gate.sock.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return nil, errors.Join(err, m.gate.close())
@@ -46,12 +43,15 @@ func (m *Manager) flush(c *nftables.Conn) error {
 }
 
 func (g *gate) close() error {
-	if g.conn == nil {
-		return nil
+	var errs []error
+	if g.conn != nil {
+		errs = append(errs, g.conn.CloseLasting())
 	}
-	err := g.conn.CloseLasting()
-	g.conn, g.sock = nil, nil
-	return err
+	if g.raw != nil {
+		errs = append(errs, g.raw.close())
+	}
+	g.conn, g.sock, g.raw = nil, nil, nil
+	return errors.Join(errs...)
 }
 
 // elements sends one transaction about addresses.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,33 +86,17 @@ type tcpSocket struct {
 
 // diag is a socket to the kernel's socket monitoring.
 type diag struct {
-	fd  int
+	*kernelSocket
 	end time.Time // reset begins nothing after it
-	buf []byte
 }
 
 func (m *Manager) openDiag() (*diag, error) {
-	s := &diag{}
-	err := m.ns.do(func() (err error) {
-		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
-		return err
-	})
+	s, err := m.kernelSocket(unix.NETLINK_INET_DIAG)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, fmt.Errorf("%w: %w", ErrNoReset, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("opening a netlink socket: %w", err)
-	}
-	timeout := unix.NsecToTimeval(int64(answerTimeout))
-	if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		s.close()
-		return nil, fmt.Errorf("preparing a netlink socket: %w", err)
-	}
-	s.buf = make([]byte, 64<<10)
-	return s, nil
+	return &diag{kernelSocket: s}, err
 }
-
-func (s *diag) close() { unix.Close(s.fd) }
 
 // listAll asks for the connections of one local address in some states. A service that listens on all addresses of both
 // families has its IPv4 connections in sockets of family IPv6.
@@ -221,27 +204,6 @@ func (s *diag) destroy(socks []tcpSocket) (int, error) {
 				errs = append(errs, err)
 			}
 		}
-	}
-}
-
-func (s *diag) send(b []byte) error {
-	for {
-		if err := unix.Sendto(s.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
-func (s *diag) receive(flags int) ([]syscall.NetlinkMessage, error) {
-	for {
-		n, _, err := unix.Recvfrom(s.fd, s.buf, flags)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return syscall.ParseNetlinkMessage(s.buf[:n])
 	}
 }
 

@@ -247,3 +247,16 @@ func (k *keepalived) Mend(_ context.Context, scenario, owner string) error {
 	_, err := k.a.mendNetwork(scenario, owner)
 	return err
 }
+
+// Close ends everything, and removes the folders that keepalived leaves behind for each network namespace it was in: those of
+// this lab, and of labs that were killed.
+func (k *keepalived) Close() error {
+	err := k.station.Close()
+	folders, _ := filepath.Glob("/run/keepalived/had-*-*")
+	for _, f := range folders {
+		if _, e := os.Stat(filepath.Join("/run/netns", filepath.Base(f))); errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, os.RemoveAll(f))
+		}
+	}
+	return err
+}

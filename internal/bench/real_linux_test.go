@@ -20,6 +20,12 @@ func TestEachRoundBeginsElsewhere(t *testing.T) {
 			t.Errorf("turned by %d: %s, want %s", by, got, want)
 		}
 	}
+	p := Plan{Systems: []string{HadFast, PacemakerFast, ByHand}, SlowEvery: 2}
+	for round, want := range [][]string{{HadFast, PacemakerFast, ByHand}, {ByHand, HadFast}, {ByHand, HadFast, PacemakerFast}, {HadFast, ByHand}} {
+		if got := p.systemsOf(round); !slices.Equal(got, want) {
+			t.Errorf("round %d: %v, want %v", round, got, want)
+		}
+	}
 	if got := turned(nil, 3); len(got) != 0 {
 		t.Error(got)
 	}

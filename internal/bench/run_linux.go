@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"hacluster/internal/lab"
@@ -22,6 +23,7 @@ type Plan struct {
 	N         int      // rounds
 	Systems   []string // names
 	Scenarios []string // names
+	SlowEvery int      // optional: Pacemaker, whose rounds take minutes, takes part in each so-manieth round only, from the first on
 	Options
 	Stalls *lab.StallMeter                  // optional: without it only the instruments tell
 	Say    func(format string, args ...any) // optional: progress
@@ -48,7 +50,7 @@ func (p Plan) Run(ctx context.Context) (runs Runs, err error) {
 		p.Say = func(string, ...any) {}
 	}
 	for round := range p.N {
-		for i, name := range turned(p.Systems, round) {
+		for i, name := range p.systemsOf(round) {
 			list := turned(p.Scenarios, round+i)
 			got, err := p.session(ctx, round+1, name, list)
 			runs = append(runs, got...)
@@ -58,6 +60,13 @@ func (p Plan) Run(ctx context.Context) (runs Runs, err error) {
 		}
 	}
 	return runs, nil
+}
+
+// systemsOf are the systems of a round, counted from 0, in their order.
+func (p Plan) systemsOf(round int) []string {
+	return slices.DeleteFunc(turned(p.Systems, round), func(name string) bool {
+		return strings.HasPrefix(name, "pacemaker") && round%max(p.SlowEvery, 1) != 0
+	})
 }
 
 // turned is a list that begins at another place.

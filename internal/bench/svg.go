@@ -13,7 +13,7 @@ const (
 	picWidth   = 900
 	picLeft    = 150 // of the axis
 	picRight   = 30
-	picTop     = 74
+	picTop     = 80
 	rowHead    = 8  // free space above the first dot of a row
 	dotPitch   = 11 // between two systems of a row
 	picBottom  = 40
@@ -56,7 +56,7 @@ func (rs Runs) SVG() string {
 		cx, cy := 20+legendWide*(i%4), 18+18*(i/4)
 		fmt.Fprintf(&b, `<circle cx="%d" cy="%d" r="%d" fill="%s"/><text x="%d" y="%d">%s</text>`+"\n", cx, cy, dotRadius, colours[system], cx+10, cy+4, html.EscapeString(system))
 	}
-	fmt.Fprintf(&b, `<text x="20" y="58" fill="#555">outage (log): dot = median, line = least to most; <tspan fill="#d00">red ring</tspan> = two nodes answered at once; <tspan fill="#d00">x</tspan> = not served again</text>`+"\n")
+	fmt.Fprintf(&b, `<text x="20" y="62" fill="#555">outage (log): dot = median, line = least to most; <tspan fill="#d00">red ring</tspan> = two nodes answered at once; <tspan fill="#d00">x</tspan> = not served again</text>`+"\n")
 	bottom := height - picBottom
 	for d := axisFirst; d <= axisLast; d *= 10 {
 		fmt.Fprintf(&b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n", x(d), picTop, x(d), bottom, x(d), bottom+18, axisName(d))

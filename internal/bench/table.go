@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -89,7 +90,7 @@ func (rs Runs) ratios(b *strings.Builder) {
 		}
 	}
 	floor := rs.Of(ByHand, PlannedMove)
-	if floor.N == 0 {
+	if floor.N == 0 || !slices.ContainsFunc(rs, func(r Run) bool { return r.System == HadFast || r.System == HadLan }) {
 		return
 	}
 	b.WriteString("\nAGAINST MOVING BY HAND, with nothing to find out first\n")

@@ -47,7 +47,7 @@ func both(t *testing.T, c *Cluster, node string) (rss int64, cpu time.Duration) 
 	return rss, cpu
 }
 
-// TestIdle measures what an agent costs at rest with three nodes and five groups: under 60 MB and 2 % of a core.
+// TestIdle measures what an agent costs at rest with three nodes and five groups: under 60 MB and 3.5 % of a core.
 func TestIdle(t *testing.T) {
 	c, ctx := formed(t, Options{Timing: *timing, Groups: 4})
 	if err := c.WaitReady(ctx); err != nil {
@@ -71,7 +71,7 @@ func TestIdle(t *testing.T) {
 		if rss > 60<<20 {
 			t.Errorf("%s: %d MB resident, more than 60", n, rss>>20)
 		}
-		if share > 4 { // twice the goal: what counts is measured on a quiet machine, this only catches a busy loop
+		if share > 3.5 { // 1.4 to 2.3 on a quiet machine, up to 2.9 with twenty others waiting for its two cores; the goal is 1
 			t.Errorf("%s: %.2f %% of a core at rest", n, share)
 		}
 	}

@@ -43,6 +43,7 @@ var allowed = map[string][]string{
 	"internal/bench":           {"internal/drill", "internal/lab"},
 	"internal/bench/bench":     {"internal/bench", "internal/lab"},
 	"internal/mutants":         {},
+	"internal/scale":           {"api", "internal/lab", "placement"},
 	"internal/tidy":            {},
 }
 

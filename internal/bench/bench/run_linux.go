@@ -20,7 +20,7 @@ import (
 
 // order is one run; the fields are its flags.
 type order struct {
-	n                  int
+	n, slowEvery       int
 	systems, scenarios string
 	json, svg, doc     string
 	bin, from          string
@@ -34,6 +34,7 @@ func parse(args []string, stderr io.Writer) (*order, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.IntVar(&o.n, "n", 1, "rounds: each system goes through each scenario this often")
+	fs.IntVar(&o.slowEvery, "slow-every", 1, "pacemaker takes part in each so-manieth round only: its rounds take minutes")
 	fs.StringVar(&o.systems, "systems", "", "these `SYSTEMS` only, separated by commas; had, keepalived, pacemaker stand for all that begin so")
 	fs.StringVar(&o.scenarios, "scenarios", "", "these `SCENARIOS` only, separated by commas; -list lists them")
 	fs.StringVar(&o.json, "json", "", "write all runs to this `FILE`")
@@ -51,8 +52,8 @@ func parse(args []string, stderr io.Writer) (*order, error) {
 	if fs.NArg() > 0 {
 		errs = append(errs, fmt.Errorf("unexpected argument %q", fs.Arg(0)))
 	}
-	if o.n < 1 {
-		errs = append(errs, fmt.Errorf("-n is 1 or more, not %d", o.n))
+	if o.n < 1 || o.slowEvery < 1 {
+		errs = append(errs, fmt.Errorf("-n and -slow-every are 1 or more, not %d and %d", o.n, o.slowEvery))
 	}
 	return o, errors.Join(errs...)
 }
@@ -99,7 +100,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	for _, s := range bench.Scenarios {
 		scenarios = append(scenarios, s.Name)
 	}
-	plan := bench.Plan{N: o.n}
+	plan := bench.Plan{N: o.n, SlowEvery: o.slowEvery}
 	plan.Systems, err = pick(bench.SystemNames, o.systems)
 	var errScenarios error
 	plan.Scenarios, errScenarios = pick(scenarios, o.scenarios)
@@ -160,8 +161,18 @@ func (o *order) run(ctx context.Context, plan bench.Plan) (err error) {
 		defer plan.Stalls.Close()
 	}
 	plan.Say = func(format string, args ...any) { fmt.Fprintf(o.progress, format+"\n", args...) }
-	plan.Done = func(r bench.Run) { fmt.Fprintln(o.progress, r) }
 	r := bench.Report{Date: time.Now(), Rounds: plan.N, Command: o.command(), Machine: bench.ThisMachine(ctx, plan.Systems)}
+	var done bench.Runs
+	plan.Done = func(x bench.Run) {
+		fmt.Fprintln(o.progress, x)
+		if last := len(done) - 1; o.json != "" && last >= 0 && done[last].System != x.System { // hours of work are not to be lost
+			r.Runs, r.Took = done, time.Since(r.Date)
+			if err := o.keep(r); err != nil {
+				fmt.Fprintln(o.progress, err)
+			}
+		}
+		done = append(done, x)
+	}
 	r.Runs, err = plan.Run(ctx)
 	r.Took = time.Since(r.Date)
 	fmt.Fprintf(o.progress, "%d runs in %s\n\n", len(r.Runs), r.Took.Round(time.Second))
@@ -174,6 +185,9 @@ func (o *order) run(ctx context.Context, plan bench.Plan) (err error) {
 // command is how to repeat a run.
 func (o *order) command() string {
 	t := fmt.Sprintf("scripts/bench -n %d", o.n)
+	if o.slowEvery > 1 {
+		t += fmt.Sprintf(" -slow-every %d", o.slowEvery)
+	}
 	if o.systems != "" {
 		t += fmt.Sprintf(" -systems %q", o.systems)
 	}
@@ -188,8 +202,7 @@ func (o *order) results(r bench.Report) error {
 	fmt.Fprint(o.out, r.Runs.Table())
 	var errs []error
 	if o.json != "" {
-		text, err := r.JSON()
-		errs = append(errs, err, os.WriteFile(o.json, text, 0o644))
+		errs = append(errs, o.keep(r))
 	}
 	picture := o.svg
 	if o.write && picture == "" {
@@ -202,6 +215,15 @@ func (o *order) results(r bench.Report) error {
 		errs = append(errs, o.document(r, picture))
 	}
 	return errors.Join(errs...)
+}
+
+// keep writes the runs.
+func (o *order) keep(r bench.Report) error {
+	text, err := r.JSON()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.json, text, 0o644)
 }
 
 // document replaces what stands between the markers of the manual.

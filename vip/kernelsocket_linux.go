@@ -1,0 +1,58 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernelSocket is a plain netlink socket, for requests that the kernel works off within the system call. It is for one goroutine.
+type kernelSocket struct {
+	fd  int
+	seq uint32
+	buf []byte
+}
+
+// kernelSocket opens one in the namespace of the Manager.
+func (m *Manager) kernelSocket(protocol int) (*kernelSocket, error) {
+	s := &kernelSocket{buf: make([]byte, 64<<10)}
+	err := m.ns.do(func() (err error) {
+		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	timeout := unix.NsecToTimeval(int64(answerTimeout))
+	if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		return nil, errors.Join(fmt.Errorf("preparing a netlink socket: %w", err), s.close())
+	}
+	_ = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1) // keeps answers short; old kernels do without
+	return s, nil
+}
+
+func (s *kernelSocket) close() error { return unix.Close(s.fd) }
+
+func (s *kernelSocket) send(b []byte) error {
+	for {
+		if err := unix.Sendto(s.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// receive reads one datagram; it is good until the next.
+func (s *kernelSocket) receive(flags int) ([]syscall.NetlinkMessage, error) {
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.buf, flags)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return syscall.ParseNetlinkMessage(s.buf[:n])
+	}
+}
