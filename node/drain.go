@@ -115,13 +115,23 @@ func (a *address) giveAway(plan *placement.Drain) error {
 	if err := a.vips.RenewBy([]vip.Spec{a.spec}, d.until.Add(drainEnd)); err != nil {
 		return err
 	}
-	if err := a.gate.giveAway(addr, from, to, plan.Timeout+drainEnd); err != nil {
+	if err := a.vips.ReadyDrains(); err != nil {
 		return err
 	}
-	a.hold(to)
+	held, err := a.vips.HoldOpenings(a.spec, to)
+	if err != nil {
+		a.log.Warn("new connections that come before the new owner is ready take a second longer", "vip", a.spec.Address, "err", err)
+		held = func(context.Context, []vip.Conn) error { return nil }
+	}
+	if err := a.gate.giveAway(addr, from, to, plan.Timeout+drainEnd); err != nil {
+		return errors.Join(err, held(ended(), nil))
+	}
 	conns, err := a.vips.Connections(addr)
 	if err != nil {
 		a.log.Warn("counting connections", "err", err)
+		held(ended(), nil) // what is this node's own must not be sent on
+	} else {
+		a.hold(held, conns)
 	}
 	d.report.Total, d.report.Left = len(conns), len(conns)
 	d.least = a.clock().Add(drainLeast)
@@ -130,13 +140,15 @@ func (a *address) giveAway(plan *placement.Drain) error {
 	return nil
 }
 
+// ended is a context that is over.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
 // hold keeps what opens a connection from being lost between the two gates.
-func (a *address) hold(to vip.Peer) {
-	run, err := a.vips.HoldOpenings(a.spec, to)
-	if err != nil {
-		a.log.Warn("new connections that come before the new owner is ready take a second longer", "vip", a.spec.Address, "err", err)
-		return
-	}
+func (a *address) hold(run func(context.Context, []vip.Conn) error, own []vip.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), holdFor)
 	a.announce.Go(func() {
 		defer cancel()
@@ -149,7 +161,7 @@ func (a *address) hold(to vip.Peer) {
 				time.Sleep(holdOn / 10)
 			}
 		}()
-		if err := run(ctx); err != nil {
+		if err := run(ctx, own); err != nil {
 			a.log.Warn("sending new connections to the new owner", "vip", a.spec.Address, "err", err)
 		}
 	})

@@ -414,12 +414,17 @@ func TestAConnectionOpenedBetweenTheGatesIsNotLost(t *testing.T) {
 		c, err := d.dial(a) // the client knows the neighbour
 		must(t, err)
 		defer c.Close()
-		must(t, d.m[0].DrainTo(a, d.peers[0][a], d.peers[1][a], drainFor))
-		ctx, end := context.WithCancel(t.Context())
-		over := make(chan error, 1)
 		run, err := d.m[0].HoldOpenings(s, d.peers[1][a])
 		must(t, err)
-		go func() { over <- run(ctx) }()
+		last, err := d.dial(a) // heard, and answered here: must not be sent on
+		must(t, err)
+		defer last.Close()
+		must(t, d.m[0].DrainTo(a, d.peers[0][a], d.peers[1][a], drainFor))
+		own, err := d.m[0].Connections(a)
+		must(t, err)
+		ctx, end := context.WithCancel(t.Context())
+		over := make(chan error, 1)
+		go func() { over <- run(ctx, own) }()
 		must(t, d.m[1].TakeFrom(a, d.peers[0][a], drainFor))
 		must(t, d.m[1].Add(s, time.Hour))
 		opened := make(chan error, 1)
@@ -437,6 +442,12 @@ func TestAConnectionOpenedBetweenTheGatesIsNotLost(t *testing.T) {
 			t.Errorf("%s: the connection took %v", a, took)
 		}
 		t.Logf("%s: opened 60ms after the first packet, connected after %v", a, took)
+		must(t, d.m[1].Announce(s))
+		for name, c := range map[string]net.Conn{"before": c, "last before": last} {
+			if got, err := askNode(c, "name"); err != nil || got != "node0" {
+				t.Errorf("%s: the connection %s it: %q, %v", a, name, got, err)
+			}
+		}
 		end()
 		must(t, <-over)
 	}

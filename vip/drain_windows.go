@@ -16,7 +16,7 @@ func (*Manager) Peer(Spec) (Peer, error) { return Peer{}, errWindows }
 func (*Manager) ReadyDrains() error { return errWindows }
 
 // DrainTo always fails on Windows.
-func (*Manager) DrainTo(netip.Addr, Peer, time.Duration) error { return errWindows }
+func (*Manager) DrainTo(netip.Addr, Peer, Peer, time.Duration) error { return errWindows }
 
 // TakeFrom always fails on Windows.
 func (*Manager) TakeFrom(netip.Addr, Peer, time.Duration) error { return errWindows }
@@ -31,4 +31,6 @@ func (*Manager) Drains() ([]Drain, error) { return nil, errWindows }
 func (*Manager) Connections(netip.Addr) ([]Conn, error) { return nil, errWindows }
 
 // HoldOpenings always fails on Windows.
-func (*Manager) HoldOpenings(Spec, Peer) (func(context.Context) error, error) { return nil, errWindows }
+func (*Manager) HoldOpenings(Spec, Peer) (func(context.Context, []Conn) error, error) {
+	return nil, errWindows
+}

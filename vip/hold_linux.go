@@ -27,11 +27,11 @@ type held struct {
 	times  int
 }
 
-// HoldOpenings hears what opens a connection to an address that was given away; run sends it to the new owner until ctx ends, several
-// times each, and must be called. What comes before that owner has opened its gate would be lost, and the client would try again
-// after a second only. Nothing is answered, so that nobody but the owner of the open gate does. Call it after DrainTo: what came
-// before is this node's own.
-func (m *Manager) HoldOpenings(s Spec, to Peer) (run func(ctx context.Context) error, err error) {
+// HoldOpenings hears what opens a connection to an address, from right before DrainTo. run, which must be called, sends it to the
+// new owner until ctx ends, several times each. What comes before that owner has opened its gate would be lost, and the client
+// would try again after a second only. Nothing is answered, so that nobody but the owner of the open gate does. own are the
+// connections that this node has right after DrainTo: what opened those is not sent on.
+func (m *Manager) HoldOpenings(s Spec, to Peer) (run func(ctx context.Context, own []Conn) error, err error) {
 	link, err := m.resolve(s)
 	if err != nil {
 		return nil, err
@@ -40,22 +40,26 @@ func (m *Manager) HoldOpenings(s Spec, to Peer) (run func(ctx context.Context) e
 	if err != nil {
 		return nil, fmt.Errorf("hearing what opens connections to %s: %w", s.Address.Addr(), err)
 	}
-	return func(ctx context.Context) error {
+	return func(ctx context.Context, own []Conn) error {
 		defer unix.Close(fd)
-		if err := hold(ctx, fd, holdTo(s.Address.Addr(), link.Index, to.MAC)); err != nil {
+		if err := hold(ctx, fd, own, holdTo(s.Address.Addr(), link.Index, to.MAC)); err != nil {
 			return fmt.Errorf("holding what opens connections to %s: %w", s.Address.Addr(), err)
 		}
 		return nil
 	}, nil
 }
 
-func hold(ctx context.Context, fd int, dest *unix.SockaddrLinklayer) error {
+func hold(ctx context.Context, fd int, own []Conn, dest *unix.SockaddrLinklayer) error {
+	mine := map[string]bool{}
+	for _, k := range own {
+		mine[string(k.key())] = true
+	}
 	var all []held
 	buf := make([]byte, 2048)
 	for ctx.Err() == nil {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
 		switch {
-		case err == nil && len(all) < holdMost && sumTCP(buf[:n]):
+		case err == nil && len(all) < holdMost && sumTCP(buf[:n]) && !mine[opens(buf[:n])]:
 			all = append(all, held{packet: append([]byte(nil), buf[:n]...), came: time.Now()})
 		case err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
 			return err
@@ -142,6 +146,15 @@ func holdFilter(a netip.Addr) []unix.SockFilter {
 		}
 	}
 	return f
+}
+
+// opens is the connection that a packet opens, as Conn.key has it.
+func opens(p []byte) string {
+	if p[0]>>4 == 4 {
+		head := int(p[0]&15) * 4
+		return string(p[12:20]) + string(p[head:head+4])
+	}
+	return string(p[8:44])
 }
 
 // sumTCP fills the checksum in, which a sender on the same machine leaves to hardware that is not there. False for what is no whole
