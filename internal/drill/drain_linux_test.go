@@ -303,8 +303,46 @@ func TestADrainOutlivesANode(t *testing.T) {
 	}
 }
 
+// TestWhatDoesNotFinishIsCut shows the end of the time: what is open is reset, not left hanging, and the record counts it.
+func TestWhatDoesNotFinishIsCut(t *testing.T) {
+	c, ctx := formed(t, Options{})
+	from, err := c.Owner(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := c.talk(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if got, err := old.ask(5 * time.Second); err != nil || got != from {
+		t.Fatalf("%q, %v, want %s", got, err, from)
+	}
+	began := time.Now()
+	if out, err := c.Hactl(ctx, "witness", "group", "move", Group, "--to", Other(from), "--drain-timeout", "2s"); err != nil || !strings.Contains(out, "for 2s") {
+		t.Fatalf("%q, %v", out, err)
+	}
+	if err := old.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = old.r.ReadByte()
+	took := time.Since(began)
+	if !errors.Is(err, unix.ECONNRESET) || took < 1500*time.Millisecond {
+		t.Errorf("the connection ended after %s: %v, want a reset after 2s", took, err)
+	}
+	if record := c.drainRecorded(ctx, t); !strings.Contains(record, "were cut") || strings.Contains(record, " 0 were cut") {
+		t.Errorf("record %q", record)
+	}
+	if err := c.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.Hactl(ctx, "witness", "group", "move", Group, "--to", from, "--drain-timeout", "0"); err != nil || strings.Contains(out, "connections") {
+		t.Errorf("without a drain: %q, %v", out, err)
+	}
+}
+
 // drainRecorded waits for the record of what became of the connections of the newest move.
-func (c *Cluster) drainRecorded(ctx context.Context, t *testing.T) {
+func (c *Cluster) drainRecorded(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	record := ""
 	err := c.poll(ctx, "the record of the drain", func() (bool, string) {
@@ -322,4 +360,5 @@ func (c *Cluster) drainRecorded(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	return record
 }
