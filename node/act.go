@@ -41,6 +41,9 @@ func (n *Node) actLoop(ctx context.Context) {
 // act runs one round and returns when the next one is due.
 func (n *Node) act(ctx context.Context) time.Time {
 	n.resumed() // before a lease is used
+	if left := n.renewer.remaining(); left > 0 && n.abandoned.Load() {
+		return n.clock().Add(left) // what was killed is not started again, and addresses live on until then
+	}
 	st := n.raft.State()
 	if err := st.Check(); err != nil {
 		n.giveUp(err)

@@ -163,3 +163,46 @@ func TestASilentGranterIsForgottenWithItsLease(t *testing.T) {
 		t.Errorf("still asks %q", leader)
 	}
 }
+
+// An agent whose dead man has died kills what is exclusive, and a kill may take long. Until it has ended its lease gets no
+// longer, and it starts nothing again: nobody stands behind it (S1, S2). The simulator found what happened else.
+func TestAnAbandonedAgentGetsNoLeaseAndBeginsNothing(t *testing.T) {
+	n, questions := lonely(t)
+	n.asleep = boottime.NewSuspend(nil)
+	willed(t, n, "b")
+	r := newRenewer(n, boottime.NewSuspend(nil))
+	n.renewer = r
+	defer r.will.Close()
+	ask := func() asked {
+		t.Helper()
+		if !r.send(t.Context()) {
+			t.Fatal("nobody is asked")
+		}
+		return <-questions
+	}
+	grant := func(q asked) {
+		q.answer(message{Grant: &lease.Grant{Seq: q.m.Renew.Seq, Leader: "b", Duration: n.timing().Duration}})
+		r.flight.Wait()
+	}
+	grant(ask())
+	end, now := r.holder.Until(), n.clock()
+	if !end.After(now) {
+		t.Fatal("no lease")
+	}
+	n.clock = func() time.Time { return now.Add(time.Second) }
+	late := ask() // under way when the dead man dies
+	n.abandoned.Store(true)
+	grant(late)
+	r.send(t.Context())
+	select {
+	case q := <-questions:
+		t.Errorf("asked %s for %+v", q.peer, q.m)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if got := r.holder.Until(); !got.Equal(end) {
+		t.Errorf("the lease became longer by %v", got.Sub(end))
+	}
+	if next := n.act(t.Context()); !next.Equal(end) { // there is no more of a node here than its lease: a round would crash
+		t.Errorf("acts again in %v, want the end of the lease in %v", next.Sub(now), end.Sub(now))
+	}
+}

@@ -106,6 +106,7 @@ type Node struct {
 	restarting atomic.Bool                      // this agent ends to be started again
 	progress   atomic.Int64                     // boot time of the newest round of the act loop, ns since the clock's base
 	removed    atomic.Int64                     // nodes whose certificates are revoked
+	abandoned  atomic.Bool                      // its dead man has died: it begins nothing any more
 	exclusive  atomic.Pointer[[]resources.Spec] // of the configuration in force
 	askVIPs    atomic.Bool                      // the kernel told of a change of addresses or links
 	now        atomic.Pointer[lease.Timing]
@@ -462,6 +463,7 @@ func (n *Node) Leave(ctx context.Context) error {
 // Abandon is the end of an agent whose dead man has died: nobody would take away what it holds if it were frozen now. It
 // kills what is exclusive and ends; the addresses live on for what is left of their lifetime, for the next agent to take up.
 func (n *Node) Abandon(err error) {
+	n.abandoned.Store(true) // a kill may take long: nothing starts meanwhile, and the lease gets no longer
 	if specs := n.exclusive.Load(); specs != nil {
 		fence.KillAll(*specs, n.log)
 	}

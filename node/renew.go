@@ -112,6 +112,9 @@ func (r *renewer) loop(ctx context.Context) {
 
 // send starts one renewal; false when there is no leader to send it to.
 func (r *renewer) send(ctx context.Context) bool {
+	if r.n.abandoned.Load() {
+		return true
+	}
 	leader := r.leader()
 	if leader == "" {
 		return false
@@ -173,7 +176,7 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	}
 	r.mu.Lock()
 	r.resumed()
-	confirmed := r.holder.Confirm(*grant, r.n.clock())
+	confirmed := !r.n.abandoned.Load() && r.holder.Confirm(*grant, r.n.clock())
 	if confirmed {
 		r.will.Leader, r.hint = grant.Leader, grant.Leader
 		r.will.Leave(r.holder.Until())

@@ -4,7 +4,7 @@ package main
 
 var leaderMutants = []mutant{
 	{"renew-after-answer", "the node notes the begin of its lease when the answer comes", "node/renew.go",
-		"confirmed := r.holder.Confirm(*grant, r.n.clock())", "grant.Seq = r.holder.Send(r.n.clock())\n\tconfirmed := r.holder.Confirm(*grant, r.n.clock())",
+		"confirmed := !r.n.abandoned.Load() && r.holder.Confirm(*grant, r.n.clock())", "grant.Seq = r.holder.Send(r.n.clock())\n\tconfirmed := r.holder.Confirm(*grant, r.n.clock())",
 		tests("node", "TestALeaseCountsFromBeforeItsRenewalWasSent")},
 	{"grant-unverified", "the leader grants without asking a quorum whether it still leads", "node/lead.go",
 		"if err := l.verify(ctx); err != nil {", "if err := ctx.Err(); err != nil {",

@@ -46,13 +46,14 @@ type proc struct {
 	holds  uint64 // groups of which something is or may be here
 	told   bool   // the dead man has been told something by this process
 
-	scratch  scratch
-	renewing bool
-	renewN   int
-	lateWord time.Duration // added to its renewals: it is about to die, and its last words overtake nobody
-	unsaid   bool          // it ends with its next lease, before it has told anybody
-	knew     bool
-	failing  bool // its disk took no write: it is about to end
+	scratch   scratch
+	renewing  bool
+	renewN    int
+	lateWord  time.Duration // added to its renewals: it is about to die, and its last words overtake nobody
+	abandoned bool          // its dead man has died: it begins nothing any more, and its lease gets no longer
+	unsaid    bool          // it ends with its next lease, before it has told anybody
+	knew      bool
+	failing   bool // its disk took no write: it is about to end
 }
 
 // scratch is what a round of the act loop hands to placement.Reconcile, used again in the next: nothing keeps it.
@@ -142,7 +143,7 @@ func (p *proc) renew() {
 	if to == nil {
 		to = p.hint
 	}
-	if to == nil {
+	if to == nil || p.abandoned {
 		return
 	}
 	seq := p.holder.Send(p.m.clock())
@@ -152,6 +153,9 @@ func (p *proc) renew() {
 // granted takes the leader's answer, however late it comes: the holder judges.
 func (p *proc) granted(g lease.Grant) {
 	now := p.m.clock()
+	if p.abandoned {
+		return
+	}
 	if p.w.opt.Weak == WeakT0 {
 		g.Seq = p.holder.Send(now)
 	}
@@ -180,6 +184,10 @@ func (p *proc) granted(g lease.Grant) {
 // would say the same again: then only the layers are armed. One run in 64 asks it all the same.
 func (p *proc) turn() {
 	p.acting = false
+	if until := p.holder.Until(); p.abandoned && until.After(p.m.clock()) {
+		p.sleep(until, time.Time{})
+		return
+	}
 	until, mask := p.leased()
 	if p.dirty || p.seen != p.state || mask != p.mask || !p.wake.IsZero() && !p.m.clock().Before(p.wake) || p.w.opt.Seed%64 == 0 {
 		p.act()

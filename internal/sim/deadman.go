@@ -248,6 +248,7 @@ func (m *machine) killParent(back time.Duration) {
 func (p *proc) abandon() {
 	m, w := p.m, p.w
 	w.log("%s: its agent ends because the dead man has died", m.name)
+	p.abandoned = true
 	longest := time.Duration(0)
 	for i := range m.things {
 		if w.keys[i].exclusive {
