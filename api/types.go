@@ -129,10 +129,11 @@ type Write struct {
 	File     string         `json:"file,omitempty"`   // apply: its name, for messages
 	DryRun   bool           `json:"dry_run,omitempty"`
 	Force    bool           `json:"force,omitempty"`
-	Role     placement.Role `json:"role,omitempty"`   // token
-	TTL      time.Duration  `json:"ttl_ns,omitempty"` // token
-	Rejoin   string         `json:"rejoin,omitempty"` // token: the member that may come back with it
-	Action   string         `json:"action,omitempty"` // fence: reboot, off or on; empty: what the configuration says
+	Role     placement.Role `json:"role,omitempty"`     // token
+	TTL      time.Duration  `json:"ttl_ns,omitempty"`   // token
+	Rejoin   string         `json:"rejoin,omitempty"`   // token: the member that may come back with it
+	Drain    time.Duration  `json:"drain_ns,omitempty"` // move: how long open connections may finish where they are; 0: they end with the move
+	Action   string         `json:"action,omitempty"`   // fence: reboot, off or on; empty: what the configuration says
 }
 
 // Verb names a write. Paths: see routes in server.go.

@@ -21,9 +21,10 @@ type (
 		DryRun bool   `json:"dry_run,omitempty"`
 	}
 	moveBody struct {
-		To     string `json:"to,omitempty"`
-		Force  bool   `json:"force,omitempty"`
-		DryRun bool   `json:"dry_run,omitempty"`
+		To     string        `json:"to,omitempty"`
+		Force  bool          `json:"force,omitempty"`
+		DryRun bool          `json:"dry_run,omitempty"`
+		Drain  time.Duration `json:"drain_ns,omitempty"`
 	}
 	forceBody struct {
 		Force  bool `json:"force,omitempty"`
@@ -79,9 +80,12 @@ var writes = map[Verb]write{
 		return nil
 	}), func(w Write) any { return applyBody{w.Config, w.File, w.DryRun} }},
 	VerbMove: {VerbMove, "POST", "/v1/groups/{group}/move", parseInto(func(b moveBody, w *Write) error {
-		w.Node, w.Force, w.DryRun = b.To, b.Force, b.DryRun
+		w.Node, w.Force, w.DryRun, w.Drain = b.To, b.Force, b.DryRun, b.Drain
+		if b.Drain < 0 || b.Drain > maxDrain {
+			return Errorf(CodeInvalid, "use a time from 0 (not at all) to 50m", "connections cannot go on for %v", b.Drain)
+		}
 		return nil
-	}), func(w Write) any { return moveBody{w.Node, w.Force, w.DryRun} }},
+	}), func(w Write) any { return moveBody{w.Node, w.Force, w.DryRun, w.Drain} }},
 	VerbGroupOnline:  {VerbGroupOnline, "POST", "/v1/groups/{group}/online", parseForce, forceOf},
 	VerbGroupOffline: {VerbGroupOffline, "POST", "/v1/groups/{group}/offline", parseForce, forceOf},
 	VerbPause:        {VerbPause, "POST", "/v1/nodes/{node}/pause", parseNone, noneOf},
@@ -113,6 +117,9 @@ var writes = map[Verb]write{
 		return nil
 	}), func(w Write) any { return tokenBody{w.Role, w.TTL, w.Rejoin} }},
 }
+
+// maxDrain bounds how long connections may finish on the old owner.
+const maxDrain = 50 * time.Minute
 
 // maxTTL bounds the life of a join token.
 const maxTTL = 7 * 24 * time.Hour

@@ -63,6 +63,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.deadMan.Exclusive(specs)
 		n.slots.turned = false
 	}
+	n.readyDrains(st)
 	n.deadMan.Alive()
 	n.renewer.started(st.Index)
 	resources, wake := n.slots.local(st, n.name)
@@ -93,6 +94,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 	plan.Report.Gate, plan.Report.NoGate = n.gate.carries()
 	plan.Report.Config, plan.Report.Retime = n.slots.following(), n.awaitsStart()
 	plan.Report.Layers, plan.Report.Reset = n.layers, n.resetWithin()
+	n.slots.drainReports(plan.Report)
 	n.ladder.heard(n.deadMan.Told())
 	plan.Report.Ladder = n.ladder.pending(st, n.name)
 	if up, _ := n.renewer.caughtUp(st.Index); up {

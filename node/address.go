@@ -36,6 +36,10 @@ type address struct {
 	lease    leaseSource
 	possible bool // this node may own its group
 
+	plans drainSource            // nil: connections never go on
+	wake  func()                 // of the act loop
+	peer  atomic.Pointer[string] // how others reach this node there; empty: it cannot forward connections
+
 	lingers atomic.Bool // at the last look it was on this node behind a closed gate: it serves nobody, and must go
 
 	mu       sync.Mutex
@@ -43,6 +47,8 @@ type address struct {
 	announce sync.WaitGroup
 	online   bool // at the last look of the act loop
 	removed  bool // by us, since the last start
+	drain    *draining
+	last     *placement.DrainReport // of the drain that ended last, until the next start
 
 	opened, announced time.Time // of the newest start: added and reachable, the first announcement sent; zero: it was not
 }
@@ -73,6 +79,7 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 		}
 	}
 	for try := 1; ; try++ {
+		a.takeOver(epoch)
 		err := a.acquire(ctx)
 		if err == nil {
 			break
@@ -151,20 +158,48 @@ func (a *address) acquire(ctx context.Context) error {
 	return nil
 }
 
-// Stop removes the address; nil means that the OS no longer has it.
-func (a *address) Stop(context.Context, uint64) error { return a.remove() }
+// Stop removes the address; nil means that the OS no longer has it, or that it is here for connections that are open and
+// for nothing else.
+func (a *address) Stop(_ context.Context, epoch uint64) error {
+	if a.silent() {
+		return nil
+	}
+	plan := a.giving(epoch)
+	if plan == nil {
+		return a.remove()
+	}
+	a.end() // of the move that brought it here
+	err := a.giveAway(plan)
+	if err == nil {
+		return nil
+	}
+	a.log.Error("connections cannot finish here", "vip", a.spec.Address, "err", err)
+	a.drainFault(epoch, err)
+	return a.remove()
+}
 
 // Kill is Stop: there is nothing gentler or harder.
 func (a *address) Kill(context.Context) error { return a.remove() }
 
-func (a *address) remove() error {
+// silence ends the announcements.
+func (a *address) silence() {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.quiet != nil {
 		a.quiet()
 		a.quiet = nil
 	}
 	a.removed = true
-	a.mu.Unlock()
+}
+
+func (a *address) remove() error {
+	a.silence()
+	if a.drained() != nil {
+		a.end()
+		if err := a.vips.EndDrain(a.spec.Address.Addr()); err != nil {
+			a.log.Warn("ending the forwarding of connections", "vip", a.spec.Address, "err", err)
+		}
+	}
 	a.gate.shut(a.spec.Address.Addr())
 	a.reset()
 	err := a.vips.Remove(a.spec)
@@ -192,6 +227,7 @@ func (a *address) reset() {
 
 // Status asks the kernel; an address on a link without carrier serves nobody, and one behind a closed gate is not held.
 func (a *address) Status(context.Context) (resources.Status, error) {
+	a.link()
 	present, err := a.vips.Present(a.spec)
 	if err != nil || !present {
 		a.lingers.Store(err != nil && a.lingers.Load())
@@ -200,6 +236,10 @@ func (a *address) Status(context.Context) (resources.Status, error) {
 	passes, err := a.gate.passes(a.spec.Address.Addr())
 	if err != nil {
 		return resources.Status{}, err
+	}
+	if !passes && a.silent() {
+		a.lingers.Store(false)
+		return resources.Status{Detail: "here for open connections only: nobody else is answered"}, nil
 	}
 	if a.lingers.Store(!passes); !passes {
 		return resources.Status{Detail: "behind a closed gate: nobody is answered"}, nil
@@ -266,6 +306,9 @@ func (a *address) close() {
 	a.mu.Lock()
 	if a.quiet != nil {
 		a.quiet()
+	}
+	if a.drain != nil {
+		a.drain.stop()
 	}
 	a.mu.Unlock()
 	a.announce.Wait()

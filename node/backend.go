@@ -129,7 +129,12 @@ func (b backend) move(ctx context.Context, w api.Write) (api.Reply, error) {
 		l.mu.Unlock()
 		return api.Reply{}, b.n.noLeader()
 	}
-	c, refusal := placement.PlanMove(st.Policy, st, l.view(), b.n.clock(), w.Group, w.Node)
+	view := l.view()
+	c, refusal := placement.PlanMove(st.Policy, st, view, b.n.clock(), w.Group, w.Node)
+	undrained := ""
+	if refusal == nil {
+		undrained = placement.PlanDrain(st.Policy, st, view, &c, w.Drain)
+	}
 	l.mu.Unlock()
 	switch {
 	case refusal != nil:
@@ -144,6 +149,14 @@ func (b backend) move(ctx context.Context, w api.Write) (api.Reply, error) {
 	reply := api.Reply{Message: fmt.Sprintf("group %s moves to %s", w.Group, c.Node), Epoch: c.Epoch, Target: c.Node}
 	if w.DryRun {
 		reply.Message = fmt.Sprintf("group %s would move to %s", w.Group, c.Node)
+	}
+	switch {
+	case c.Drain != nil:
+		reply.Message += fmt.Sprintf("; open connections may finish on %s for %s", c.Drain.Node, c.Drain.Timeout)
+	case undrained != "":
+		reply.Message += "; open connections end with it, because " + undrained
+	}
+	if w.DryRun {
 		return reply, nil
 	}
 	_, err := b.commit(ctx, c)

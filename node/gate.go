@@ -34,7 +34,8 @@ type gatekeeper struct {
 	log   *slog.Logger
 	none  error // why this kernel carries no gate; nil: it does
 
-	noReset error // why connections of an address that leaves cannot be reset; nil: they can
+	forwards error // why this kernel cannot forward connections; nil: it can
+	noReset  error // why connections of an address that leaves cannot be reset; nil: they can
 
 	mu       sync.Mutex
 	wanted   bool  // the configuration does not do without
@@ -60,7 +61,7 @@ type front struct {
 }
 
 func newGatekeeper(vips *vip.Manager, clock boottime.Clock, log *slog.Logger) *gatekeeper {
-	g := &gatekeeper{vips: vips, clock: clock, log: log, none: vip.GateSupported(), wanted: true,
+	g := &gatekeeper{vips: vips, clock: clock, log: log, none: vip.GateSupported(), forwards: vip.DrainSupported(), wanted: true,
 		guarded: map[netip.Addr]bool{}, armed: map[netip.Addr]time.Time{}, coarse: map[netip.Addr]bool{}}
 	if g.noReset = vips.ResetSupported(); g.noReset != nil {
 		log.Warn("connections of an address that leaves cannot be reset", "err", g.noReset)

@@ -95,6 +95,7 @@ type Node struct {
 	released   map[string]uint64 // promises of this process; only the act loop uses it
 	deadline   time.Time         // as told to the dead man; only the act loop uses it
 	spoken     bool              // a deadline has been told; only the act loop uses it
+	readied    map[string]uint64 // group -> epoch whose connections this node will forward; only the act loop uses it
 	kernelEnd  time.Time         // when the kernel removes the addresses, as armed last; only the act loop uses it
 	coarse     bool              // that is behind the end of the lease; only the act loop uses it
 	asleep     *boottime.Suspend // only the act loop uses it
@@ -122,7 +123,7 @@ type Node struct {
 func Open(o Options) (_ *Node, err error) {
 	begun := boottime.Now()
 	n := &Node{name: o.Config.Name, version: o.Version, cfg: o.Config, log: o.Log, clock: boottime.Now, deadMan: o.DeadMan,
-		actWake: make(chan struct{}, 1), released: map[string]uint64{}, change: make(chan struct{}), layers: "agent, address lifetime"}
+		actWake: make(chan struct{}, 1), released: map[string]uint64{}, readied: map[string]uint64{}, change: make(chan struct{}), layers: "agent, address lifetime"}
 	n.guarded = o.DeadMan != nil
 	if o.DeadMan != nil {
 		n.layers = "agent, dead man, address lifetime"
@@ -167,7 +168,7 @@ func Open(o Options) (_ *Node, err error) {
 	n.renewer.start.begun = begun
 	n.fences = &devices{n: n}
 	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer,
-		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}, ladder: n.ladder}
+		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}, ladder: n.ladder, plans: drainPlans{n}}
 	if err := os.MkdirAll(n.slots.stateDir, 0o750); err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ type slots struct {
 	leases   leaseSource
 	wake     func()
 	ladder   *ladder
+	plans    drainSource
 	laps     laps
 
 	version  uint64 // of the configuration they were made from
@@ -163,8 +164,10 @@ func (s *slots) open(k key, r config.Resource, possible bool) {
 	var drv resources.Driver
 	var err error
 	if r.ResourcePolicy.Address {
-		drv = &address{vips: s.vips, gate: s.gate, clock: s.clock, log: log, lease: s.leases, possible: possible,
+		a := &address{vips: s.vips, gate: s.gate, clock: s.clock, log: log, lease: s.leases, possible: possible, wake: s.wake, plans: s.plans,
 			spec: vip.Spec{Group: k.group, Resource: r.Name, Address: r.Address, Interface: r.Interface}}
+		a.adoptDrain()
+		drv = a
 	} else {
 		drv, err = resources.New(s.spec(k, r), s.log)
 	}

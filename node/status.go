@@ -172,6 +172,9 @@ func groupStatus(g placement.GroupPolicy, st placement.State, c config.Cluster, 
 		if b := reports[node].Groups[g.Name].Blocked; b != "" && !slices.ContainsFunc(out.Notes, func(n string) bool { return strings.Contains(n, b) }) {
 			out.Notes = append(out.Notes, "blocked on "+node+": a human is needed: "+b)
 		}
+		if r := reports[node].Groups[g.Name].Drain; r != nil && !r.Done {
+			out.Notes = append(out.Notes, drainNote(node, r))
+		}
 	}
 	var states []placement.ResourceState
 	for _, r := range g.Resources {

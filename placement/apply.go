@@ -46,6 +46,7 @@ var appliers = map[CommandKind]func(State, Command) (State, Result){
 	CmdToken:       applyToken,
 	CmdSettle:      applySettle,
 	CmdUseToken:    applyUseToken,
+	CmdDrained:     applyDrained,
 	CmdNote:        note,
 }
 
@@ -179,6 +180,7 @@ func applyRemoveNode(s State, c Command) (State, Result) {
 			return s, refuse("node %s owns group %s", c.Node, name)
 		}
 		g.LastOwner, g.Owner, g.Phase, g.MoveTo, g.Why, g.Since = g.Owner, "", PhaseUnowned, "", c.Reason, c.At
+		g.Drain = nil
 		s = s.withGroup(name, g)
 	}
 	s.Nodes = maps.Clone(s.Nodes)
@@ -284,6 +286,9 @@ func (s State) becomeOwned(c Command, g GroupState) (State, Result) {
 	if from != "" {
 		g.LastOwner = from
 	}
+	if !g.Drain.handedTo(c, g.Epoch) {
+		g.Drain = nil
+	}
 	g.Phase, g.Owner, g.MoveTo = PhaseOwned, c.Node, ""
 	g.Epoch++
 	g.AssignIndex, g.Why, g.Since = s.Index, c.Reason, c.At
@@ -294,7 +299,7 @@ func (s State) becomeOwned(c Command, g GroupState) (State, Result) {
 // becomeUnowned is the edge to proven free.
 func (s State) becomeUnowned(c Command, g GroupState) (State, Result) {
 	from := g.Owner
-	g.Phase, g.Owner, g.MoveTo, g.LastOwner = PhaseUnowned, "", "", from
+	g.Phase, g.Owner, g.MoveTo, g.LastOwner, g.Drain = PhaseUnowned, "", "", from, nil
 	g.Why, g.Since = c.Reason, c.At
 	s = s.withGroup(c.Group, g)
 	return s.record(c, from, ""), Result{}
@@ -324,7 +329,7 @@ func applyRelease(s State, c Command) (State, Result) {
 	if c.Reason.Rule == RuleMove { // the administrator acted: old failures no longer count
 		g = g.forgiven()
 	}
-	g.Phase, g.MoveTo, g.Why, g.Since = PhaseReleasing, c.Node, c.Reason, c.At
+	g.Phase, g.MoveTo, g.Why, g.Since, g.Drain = PhaseReleasing, c.Node, c.Reason, c.At, c.Drain
 	if c.Counted {
 		g.Failovers = append(slices.Clone(g.Failovers), c.At)
 		if len(g.Failovers) > maxFailovers {

@@ -156,6 +156,7 @@ func (d *decider) ownedBy(g GroupPolicy, gs GroupState) {
 	if d.lost(g, gs) {
 		return
 	}
+	d.drained(g, gs)
 	if gs.Offline {
 		d.release(g, gs, "", Command{Reason: Reason{Rule: RuleOffline, Text: "an administrator wants group " + g.Name + " offline"}})
 		return

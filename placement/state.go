@@ -91,6 +91,7 @@ type GroupState struct {
 	RetryAt     time.Time            `json:"retry_at,omitzero"`   // next round, zero: none
 	LastOwner   string               `json:"last_owner,omitempty"`
 	Resources   map[string]bool      `json:"offline_resources,omitempty"` // resources an administrator took offline
+	Drain       *Drain               `json:"drain,omitempty"`             // connections of the newest planned move that finish where it came from
 }
 
 // Token is a one-time join token; the secret is kept as a hash only.
@@ -124,6 +125,7 @@ const (
 	RuleObserved    Rule = "observed"     // node lost or back; evidence only
 	RuleLadder      Rule = "ladder"       // a stop did not succeed, and what followed (Rung); evidence only
 	RuleQuorumForce Rule = "quorum-force" // an administrator let one survivor go on without the majority
+	RuleDrained     Rule = "drained"      // what became of the connections of a planned move; evidence only
 	RuleFence       Rule = "fence"        // a node is about to be fenced
 	RuleFenced      Rule = "fenced"       // a device confirmed that it was stopped; also of what that allows
 	RuleFenceFailed Rule = "fence-failed" // no device confirmed it, and nothing has changed
@@ -180,6 +182,7 @@ const (
 	CmdNodeSeen    CommandKind = "node-seen"    // lost, or back
 	CmdToken       CommandKind = "token"        //
 	CmdUseToken    CommandKind = "use-token"    //
+	CmdDrained     CommandKind = "drained"      // connections of a planned move have ended
 	CmdSettle      CommandKind = "settle"       // no lease of a former, longer timing is left
 	CmdNote        CommandKind = "note"         // an event only
 )
@@ -212,6 +215,7 @@ type Command struct {
 	KernelLease string `json:"kernel_lease,omitempty"`
 	Version     uint64 `json:"version,omitempty"` // config version the proposer saw
 	Token       *Token `json:"token,omitempty"`
+	Drain       *Drain `json:"drain,omitempty"` // release: open connections go on
 
 	Took  Took    `json:"took,omitzero"`   // of the event: what was known when it was proposed
 	Timed []Timed `json:"timed,omitempty"` // of former events, at most MaxTimed

@@ -79,7 +79,9 @@ type GroupReport struct {
 	Evidence  []string                  `json:"evidence,omitempty"`
 	Blocked   string                    `json:"blocked,omitempty"` // a stop that cannot be proven: a human is needed
 	Resources map[string]ResourceReport `json:"resources,omitempty"`
-	Lap       Lap                       `json:"lap,omitzero"` // the node's part of the newest change of owner, for display
+	Links     map[string]string         `json:"links,omitempty"` // by address resource: how others reach this node there; only where it can forward connections
+	Drain     *DrainReport              `json:"drain,omitempty"` // connections that finish here after the group was given away
+	Lap       Lap                       `json:"lap,omitzero"`    // the node's part of the newest change of owner, for display
 }
 
 // ResourceReport is one resource on one node.

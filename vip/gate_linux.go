@@ -89,7 +89,7 @@ func (m *Manager) setUp() error {
 		}
 		c.AddTable(t)
 	}
-	sets := []*nftables.Set{tickets}
+	sets := []*nftables.Set{tickets, asks}
 	for _, l := range lanes {
 		sets = append(sets, l.sets()...)
 	}
@@ -156,22 +156,35 @@ func (m *Manager) Unguard(addrs ...netip.Addr) error {
 // error when they were closed.
 func (m *Manager) Shut(addrs ...netip.Addr) error {
 	err := m.elements("shutting the gate for", addrs, func(c *nftables.Conn, l lane, e []nftables.SetElement) error {
-		var errs []error
-		for _, s := range l.sets()[1:] {
-			errs = append(errs, c.SetAddElements(s, lasting(e, gateLeast)), c.SetDeleteElements(s, e))
-		}
-		return errors.Join(errs...)
+		return shut(c, l, e)
 	})
 	if err != nil {
 		return err
 	}
 	m.gate.mu.Lock()
 	defer m.gate.mu.Unlock()
+	return m.isShut(addrs)
+}
+
+// shut adds to the transaction what closes the gate.
+func shut(c *nftables.Conn, l lane, e []nftables.SetElement) error {
+	var errs []error
+	for _, s := range l.sets()[1:] {
+		errs = append(errs, c.SetAddElements(s, lasting(e, gateLeast)), c.SetDeleteElements(s, e))
+	}
+	return errors.Join(errs...)
+}
+
+// isShut reads back that the gate is closed. The caller holds gate.mu.
+func (m *Manager) isShut(addrs []netip.Addr) error {
 	for _, a := range addrs {
 		delete(m.gate.ends, plain(a))
 	}
 	for _, l := range lanes {
 		for _, s := range l.sets()[1:] {
+			if s == l.pass {
+				continue
+			}
 			left, err := m.list(s)
 			if err != nil {
 				return fmt.Errorf("shutting the gate: %w", err)
@@ -333,7 +346,7 @@ func arm(c *batch, l lane, sides []int, e []nftables.SetElement, fresh bool) err
 	var errs []error
 	if l.proof != nil {
 		if fresh {
-			errs = append(errs, c.SetAddElements(l.proof, e))
+			errs = append(errs, c.SetAddElements(l.proof, e), c.SetAddElements(l.pass, e), c.SetDeleteElements(l.pass, e))
 		}
 		errs = append(errs, c.SetDeleteElements(l.proof, e), c.SetAddElements(l.proof, e))
 	}
@@ -402,6 +415,9 @@ func (m *Manager) removeGate() error {
 		if there {
 			c.DelTable(t)
 		}
+	}
+	if err := dropDrains(c); err != nil {
+		return err
 	}
 	return m.flush(c)
 }

@@ -25,6 +25,7 @@ type lane struct {
 	managed *nftables.Set    // permanent: what is gated at all
 	alive   [2]*nftables.Set // with timeouts: what may pass; one side covers while the other is written
 	proof   *nftables.Set    // with timeouts, in no rule: renewal deletes the old element, which fails when it is over
+	pass    *nftables.Set    // with timeouts: closed, but TCP connections that are open go on
 }
 
 var (
@@ -38,6 +39,10 @@ var (
 	tickets = &nftables.Set{Table: inetTable, Name: "tickets", KeyType: nftables.TypeMark, HasTimeout: true, ID: 31}
 
 	lanes = []lane{inet4, inet6, arp4}
+
+	// asks holds what the kernel names as sender when it asks for a neighbour on behalf of a connection that goes on: the
+	// node's own address, since the floating one would teach the client where it no longer is.
+	asks = &nftables.Set{Table: arpTable, Name: "asks", KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr, IsMap: true, HasTimeout: true, ID: 41}
 )
 
 // newLane names the sets. The ids are only used within the transaction that creates the sets.
@@ -51,6 +56,7 @@ func newLane(t *nftables.Table, suffix string, key nftables.SetDatatype, id uint
 	}
 	if proof {
 		l.proof = timed("proof", id+3)
+		l.pass = timed("pass", id+4)
 	}
 	return l
 }
@@ -59,7 +65,7 @@ func newLane(t *nftables.Table, suffix string, key nftables.SetDatatype, id uint
 func (l lane) sets() []*nftables.Set {
 	all := []*nftables.Set{l.managed, l.alive[0], l.alive[1]}
 	if l.proof != nil {
-		all = append(all, l.proof)
+		all = append(all, l.proof, l.pass)
 	}
 	return all
 }
@@ -90,13 +96,22 @@ func gateChains() []gateChain {
 	// Ethernet, IPv4: hardware type 1, protocol 0x0800, lengths 6 and 4, then the operation.
 	ethernet := []byte{0, 1, 8, 0, 6, 4}
 	request := append(ethernet[:6:6], 0, 1)
+	ongoing := func(version []expr.Any, l lane, offset uint32, more ...[]expr.Any) []expr.Any {
+		return join(version, load(expr.PayloadBaseNetworkHeader, offset, l.pass.KeyType.Bytes), in(l.pass), tcp, join(more...), accept)
+	}
 	return []gateChain{
 		{chain(inetTable, "in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityIn), [][]expr.Any{
+			ongoing(v4, inet4, 16, notOpening),
+			ongoing(v6, inet6, 24, notOpening),
+			ongoing(v4, inet4, 16, loopback),
+			ongoing(v6, inet6, 24, loopback),
 			join(v4, closed(inet4, expr.PayloadBaseNetworkHeader, 16), local(false), drop),
 			join(v6, closed(inet6, expr.PayloadBaseNetworkHeader, 24), local(false), drop),
 			discovery(solicit),
 		}},
 		{chain(inetTable, "out", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, priorityOut), [][]expr.Any{
+			ongoing(v4, inet4, 12),
+			ongoing(v6, inet6, 8),
 			// What a connection is reset by when the address leaves: it opens nothing and keeps nothing alive.
 			join(meta(protoAt, unix.IPPROTO_TCP), tcpReset, accept),
 			join(v4, closed(inet4, expr.PayloadBaseNetworkHeader, 12), local(true), drop),
@@ -109,6 +124,10 @@ func gateChains() []gateChain {
 			join(match(expr.PayloadBaseNetworkHeader, 0, request...), closed(arp4, expr.PayloadBaseNetworkHeader, 24), drop),
 		}},
 		{chain(arpTable, "out", nftables.ChainTypeFilter, nftables.ChainHookRef(arpOut), 0), [][]expr.Any{
+			join(match(expr.PayloadBaseNetworkHeader, 0, request...), load(expr.PayloadBaseNetworkHeader, 14, 4), []expr.Any{
+				&expr.Lookup{SourceRegister: 1, DestRegister: 2, IsDestRegSet: true, SetName: asks.Name, SetID: asks.ID},
+				&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: 2, Base: expr.PayloadBaseNetworkHeader, Offset: 14, Len: 4},
+			}, accept),
 			join(match(expr.PayloadBaseNetworkHeader, 0, ethernet...), closed(arp4, expr.PayloadBaseNetworkHeader, 14), drop),
 		}},
 	}

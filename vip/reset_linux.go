@@ -98,20 +98,28 @@ func (m *Manager) openDiag() (*diag, error) {
 	return &diag{kernelSocket: s}, err
 }
 
-// reset ends the connections of one local address. A service that listens on all addresses of both families has its IPv4
-// connections in sockets of family IPv6.
-func (s *diag) reset(a netip.Addr) (int, error) {
+// listAll asks for the connections of one local address in some states. A service that listens on all addresses of both
+// families has its IPv4 connections in sockets of family IPv6.
+func (s *diag) listAll(a netip.Addr, states uint32) (all []tcpSocket, err error) {
 	families := []byte{unix.AF_INET6}
 	if a.Is4() {
 		families = []byte{unix.AF_INET, unix.AF_INET6}
 	}
-	var all []tcpSocket
 	for _, f := range families {
-		found, err := s.list(f, a)
+		found, err := s.list(f, a, states)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// reset ends the connections of one local address.
+func (s *diag) reset(a netip.Addr) (int, error) {
+	all, err := s.listAll(a, resetStates)
+	if err != nil {
+		return 0, err
 	}
 	n := 0
 	for len(all) > 0 {
@@ -129,8 +137,8 @@ func (s *diag) reset(a netip.Addr) (int, error) {
 }
 
 // list asks for the connections of one family that have the local address.
-func (s *diag) list(family byte, a netip.Addr) ([]tcpSocket, error) {
-	body := diagRequest(family, resetStates, [idLen]byte{})
+func (s *diag) list(family byte, a netip.Addr, states uint32) ([]tcpSocket, error) {
+	body := diagRequest(family, states, [idLen]byte{})
 	filter := localFilter(a)
 	body = binary.NativeEndian.AppendUint16(body, uint16(unix.SizeofRtAttr+len(filter)))
 	body = binary.NativeEndian.AppendUint16(body, attrFilter)

@@ -360,7 +360,7 @@ func (m *Manager) ReleaseAll() ([]Held, error) {
 	if !waited {
 		gate = <-shut
 	}
-	return swept, errors.Join(err, gate)
+	return swept, errors.Join(err, gate, m.endDrains())
 }
 
 // find lists where on this node an address is, ours or not.

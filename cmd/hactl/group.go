@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -38,10 +39,11 @@ func groupCommand(e *env) *cli.Command {
 		}},
 		{Name: "move", Usage: "move a group to another node", ArgsUsage: "GROUP",
 			Flags: []cli.Flag{&cli.StringFlag{Name: "to", Usage: "the new owner, a `NODE` (default: the cluster chooses)"},
+				&cli.DurationFlag{Name: "drain-timeout", Value: 30 * time.Second, Usage: "how long open connections may finish on the old owner (hot standby); 0: they end with the move"},
 				&cli.BoolFlag{Name: "force", Usage: "also to a node that is not ready"}, waitFlag},
 			Action: func(c *cli.Context) error {
 				return one(c, func(g string) error {
-					return (&groupMove{env: e, Group: g, To: c.String("to"), Force: c.Bool("force"), Wait: c.Bool("wait")}).run(c.Context)
+					return (&groupMove{env: e, Group: g, To: c.String("to"), Drain: c.Duration("drain-timeout"), Force: c.Bool("force"), Wait: c.Bool("wait")}).run(c.Context)
 				})
 			}},
 		admin("online", "bring a group online, and keep it online", api.VerbGroupOnline),
@@ -126,6 +128,7 @@ type groupMove struct {
 	*env
 	Group string // required
 	To    string
+	Drain time.Duration // 0: open connections end with the move
 	Force bool
 	Wait  bool
 }
@@ -135,7 +138,7 @@ func (v *groupMove) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reply, err := v.write(ctx, api.Write{Verb: api.VerbMove, Group: v.Group, Node: v.To, Force: v.Force})
+	reply, err := v.write(ctx, api.Write{Verb: api.VerbMove, Group: v.Group, Node: v.To, Force: v.Force, Drain: v.Drain})
 	if err != nil {
 		return err
 	}

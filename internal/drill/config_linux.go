@@ -61,6 +61,9 @@ timeout = "400ms"
 	return text, nil
 }
 
+// bigFile is the size of what can be downloaded as /big.
+const bigFile = 20 << 20
+
 // service prepares the service on the member nodes and returns the program that runs the one of the node it is on: the
 // configuration is the same for all, what differs is in HAD_NODE.
 func (c *Cluster) service() (string, error) {
@@ -74,6 +77,9 @@ func (c *Cluster) service() (string, error) {
 				return "", err
 			}
 			args, dir = t.Args, t.Dir
+			if err := os.WriteFile(filepath.Join(t.Base, "webapps", "ROOT", "big"), make([]byte, bigFile), 0o644); err != nil {
+				return "", err
+			}
 		}
 		lines = append(lines, fmt.Sprintf("%s) cd %s && exec %s ;;", name, quote(dir), quoteAll(args)))
 	}

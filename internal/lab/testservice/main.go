@@ -1,7 +1,7 @@
 // Command testservice is the service that the lab's clusters run where Tomcat would be too slow: an HTTP server whose
 // answer names its node, and an AJP port that answers CPING. It can start late, refuse to stop and hang on demand.
 //
-// GET / answers "node=NAME pid=PID epoch=EPOCH". SIGUSR1 makes it hang: connections are accepted and never answered.
+// GET / answers "node=NAME pid=PID epoch=EPOCH", GET /slow the same after 3 s, and GET /big 20 MB in that time. SIGUSR1 makes it hang: connections are accepted and never answered.
 // SIGUSR2 ends the hang. On Windows there are no such signals; use the paths /hang and /resume, which work everywhere.
 package main
 
@@ -15,11 +15,15 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// longest is how long a slow answer takes.
+const longest = 3 * time.Second
 
 type options struct {
 	name, listen, ajp string
@@ -106,6 +110,24 @@ func handler(o options, h *hang) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if h.wait(r.Context().Done()) {
 			io.WriteString(w, body)
+		}
+	})
+	// What is long under way: /slow answers after 3 s, /big with 20 MB that take about as long.
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-time.After(longest):
+			io.WriteString(w, body)
+		}
+	})
+	mux.HandleFunc("/big", func(w http.ResponseWriter, r *http.Request) {
+		const size, parts = 20 << 20, 128
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		for range parts {
+			if _, err := w.Write(make([]byte, size/parts)); err != nil {
+				return
+			}
+			time.Sleep(longest / parts)
 		}
 	})
 	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { h.set(true) })
