@@ -122,6 +122,7 @@ func (w *World) checkApply(before, after *placement.State, c *placement.Command,
 		}
 	case placement.CmdReleased:
 		w.Stats.Moves++
+		w.handed = w.handed || c.Node == w.lost
 	}
 	if w.opt.Trace > 0 {
 		w.log("applied %s %s node %s epoch %d", c.Kind, c.Group, c.Node, after.Groups[c.Group].Epoch)
@@ -218,6 +219,7 @@ func (w *World) epilogue() {
 	w.watch()
 	switch {
 	case idle:
+		w.lost, w.handed = m.name, false
 		m.powerOff()
 	case w.opt.Seed%4 == 1:
 		w.upgrade(m)
@@ -270,6 +272,7 @@ func (w *World) epilogued(idle, led, takeover bool) {
 	w.watched = nil
 	switch {
 	case w.fail != nil:
+	case idle && w.handed: // before anybody could know that it is lost, a group was moved to it: it owned something
 	case led && seen == "":
 		w.Stats.Lossless++
 	case led:

@@ -91,6 +91,7 @@ func (d *deadman) tell(until time.Time) {
 		d.m.w.after(0, &d.actor, d.drain)
 		return
 	}
+	d.drain() // the line keeps the order
 	d.hear(until)
 }
 

@@ -33,6 +33,8 @@ type World struct {
 	fail    error
 	Stats   Stats
 	watched map[int]string // while an epilogue watches: what may not stop, by node and resource
+	lost    string         // the node that owned nothing and was lost at the end
+	handed  bool           // and was given a group nevertheless
 	fence   fencing
 	storm   Storm
 }
