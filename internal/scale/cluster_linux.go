@@ -56,7 +56,10 @@ func form(ctx context.Context, bin, profile string, nodes int) (_ *cluster, err 
 			return nil, err
 		}
 	}
-	voters := min(nodes, 7)
+	voters := nodes // an odd number, seven at most
+	if nodes > 2 {
+		voters = min((nodes-1)|1, 7)
+	}
 	return c, c.poll(ctx, "all nodes are up", func(st api.Status) string {
 		if st.Stale || len(st.Nodes) != nodes || st.Quorum.Alive != voters {
 			return fmt.Sprintf("stale %v, %d nodes, %d of %d voters", st.Stale, len(st.Nodes), st.Quorum.Alive, voters)

@@ -25,6 +25,16 @@ func TestTheReportSaysWhatWasMeasuredAndWhatNot(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
+	told := decisions("goos: linux\nBenchmarkScale/decide-dead/nodes=64/groups=1000-2   3   8123456 ns/op  77 B/op  9 allocs/op\n" +
+		"BenchmarkScaleEncoding/report/nodes=64/groups=1000-2   3   1000000 ns/op   142497 bytes\nok\n")
+	for _, want := range []string{"| step | 64x1000 |\n|---|---|\n", "| decide, the owner of all groups is dead | 8.12 |\n", "| encode a report | 1.00, 142.5 kB |\n"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("%q is not in\n%s", want, told)
+		}
+	}
+	if decisions("ok\n") != "" {
+		t.Error("a table of nothing")
+	}
 	svg := curves(cells)
 	for dec := xml.NewDecoder(strings.NewReader(svg)); ; {
 		if _, err := dec.Token(); errors.Is(err, io.EOF) {

@@ -26,7 +26,7 @@ type options struct {
 	span, settle  time.Duration
 	profile, bin  string
 	moves, write  bool
-	json          string
+	json, bench   string
 }
 
 // list parses "3,9".
@@ -63,6 +63,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.StringVar(&o.bin, "bin", "", "folder with had and hactl (default: built anew)")
 	f.BoolVar(&o.moves, "moves", true, "cut the power of a node that owns all groups, at the end of each cell")
 	f.BoolVar(&o.write, "write", false, "write docs/scale.md and docs/scale-curves.svg")
+	f.StringVar(&o.bench, "bench", "", "file with what go test -bench Scale ./placement printed, for the report")
 	f.StringVar(&o.json, "json", "", "file for the figures")
 	if err := f.Parse(args); err != nil {
 		return 2
@@ -98,6 +99,13 @@ func (o options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 		}
 	}
 	text := table(cells, o.profile, machine())
+	if o.bench != "" {
+		printed, err := os.ReadFile(o.bench)
+		if err != nil {
+			return err
+		}
+		text += decisions(string(printed))
+	}
 	fmt.Fprint(stdout, text)
 	if o.json != "" {
 		body, err := json.MarshalIndent(cells, "", "  ")
