@@ -19,6 +19,11 @@ func (c *Cluster) Config() (string, error) {
 	if c.o.Cold {
 		standby, runOn = "cold", "owner"
 	}
+	ajp, http := "interval = \"250ms\"\ntimeout = \"200ms\"", `timeout = "400ms"`
+	if c.o.Timing == "fast" { // as fast as one may dare
+		http = `timeout_min = "100ms"`
+		ajp = "interval = \"100ms\"\n" + http
+	}
 	text := fmt.Sprintf(`name = "drill"
 timing = %q
 nodes = ["tomcat1", "tomcat2"]
@@ -45,16 +50,15 @@ restart_threshold = 100000
 [[group.resource.probe]]
 type = "ajp"
 port = 8009
-interval = "250ms"
-timeout = "200ms"
+%s
 fall = 2
 
 [[group.resource.probe]]
 type = "http"
 url = "http://127.0.0.1:8080/"
 interval = "500ms"
-timeout = "400ms"
-`, c.o.Timing, Group, standby, c.VIP, runOn, command)
+%s
+`, c.o.Timing, Group, standby, c.VIP, runOn, command, ajp, http)
 	for i := range c.o.Groups {
 		text += fmt.Sprintf("\n[[group]]\nname = \"extra%d\"\n\n[[group.resource]]\nname = \"vip%d\"\ntype = \"address\"\naddress = %q\n", i+1, i+1, c.Lab.VIP(i+1))
 	}
