@@ -76,6 +76,14 @@ func (n *Node) arm(st placement.State, local placement.Local) time.Time {
 	return n.lifetimes(addrs, specs, until)
 }
 
+// rearms says whether addresses that were armed until one instant have to be armed until another. A later one is worth it when
+// it gains something. A much earlier one means that the leases have become shorter: an address that came since then
+// ends with them, and the instant is no measure for it.
+func rearms(armed, until time.Time, gain time.Duration) bool {
+	later := until.Sub(armed)
+	return later >= gain || later <= -time.Second // less is rounding
+}
+
 // lifetimes arms the addresses. The kernel counts whole seconds and the remaining time is rounded down, so a lease of 1.4s
 // that is armed at its begin covers one second; armed again one second before its end it covers all of it. Where the gate
 // ends the lease, the lifetime ends behind it.
@@ -93,7 +101,7 @@ func (n *Node) lifetimes(addrs []netip.Addr, specs []vip.Spec, until time.Time) 
 	if life == 0 || !now.Before(until) {
 		return time.Time{} // too late for this grant: the addresses live on by the one before, the next one arms them
 	}
-	if now.Add(life).Sub(n.kernelEnd) >= gain {
+	if rearms(n.kernelEnd, now.Add(life), gain) {
 		n.kernelEnd = now.Add(life)
 		if err := n.vips.RenewBy(specs, end); err == nil && !coarse {
 			n.gate.strict(addrs...)

@@ -253,7 +253,7 @@ func (p *proc) arm(until time.Time, mask uint64) (next time.Time) {
 		p.renewGate(until, mask)
 	}
 	if p.timing.Layer == lease.Gate {
-		if end := until.Add(coarse); end.Sub(p.armed) >= coarse/2 {
+		if end := until.Add(coarse); end.Sub(p.armed) >= coarse/2 || p.armed.Sub(end) >= time.Second {
 			p.armed = end
 			p.lifetimes(until, mask)
 		}
@@ -263,7 +263,7 @@ func (p *proc) arm(until time.Time, mask uint64) (next time.Time) {
 	if life == 0 {
 		return time.Time{}
 	}
-	if now.Add(life).Sub(p.armed) >= gain || m.gate {
+	if later := now.Add(life).Sub(p.armed); later >= gain || later <= -time.Second || m.gate {
 		p.armed = now.Add(life)
 		p.lifetimes(until, mask)
 	}

@@ -139,7 +139,7 @@ func (w *World) offline() string {
 	st := w.latest()
 	var missing []string
 	for _, m := range w.nodes {
-		if m.proc == nil {
+		if m.proc == nil || m.proc.abandoned {
 			missing = append(missing, m.name+" has no agent")
 		}
 	}
