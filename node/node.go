@@ -106,6 +106,7 @@ type Node struct {
 	restarting atomic.Bool                      // this agent ends to be started again
 	progress   atomic.Int64                     // boot time of the newest round of the act loop, ns since the clock's base
 	removed    atomic.Int64                     // nodes whose certificates are revoked
+	alarm      *boottime.Alarm                  // wakes the act loop at the end of the lease, also when the machine was asleep then
 	abandoned  atomic.Bool                      // its dead man has died: it begins nothing any more
 	exclusive  atomic.Pointer[[]resources.Spec] // of the configuration in force
 	askVIPs    atomic.Bool                      // the kernel told of a change of addresses or links
@@ -164,6 +165,9 @@ func Open(o Options) (_ *Node, err error) {
 	}
 	n.gate = newGatekeeper(n.vips, n.clock, n.log)
 	n.asleep = boottime.NewSuspend(o.asleep)
+	if n.alarm, err = boottime.NewAlarm(n.wakeAct); err != nil {
+		return nil, err
+	}
 	n.renewer, n.leader = newRenewer(n, boottime.NewSuspend(o.asleep)), newLeader(n)
 	n.renewer.start.begun = begun
 	n.fences = &devices{n: n}
@@ -489,6 +493,7 @@ func (n *Node) close() {
 		n.logError("closing the cluster port", n.mux.Close())
 	}
 	n.loops.Wait()
+	n.logError("closing the alarm", n.alarm.Close())
 	if n.renewer != nil {
 		n.renewer.will.Close()
 	}

@@ -180,6 +180,7 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	if confirmed {
 		r.will.Leader, r.hint = grant.Leader, grant.Leader
 		r.will.Leave(r.holder.Until())
+		r.n.logError("setting the alarm for the end of the lease", r.n.alarm.Set(r.holder.Until()))
 		close(r.granted)
 		r.granted = make(chan struct{})
 		r.lastErr = ""

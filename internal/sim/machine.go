@@ -220,6 +220,9 @@ func (m *machine) backFrom(boot *actor, what string) {
 	w.log("%s %s", m.name, what)
 	m.grace = w.now + grace
 	m.guard()
+	if m.proc != nil && !m.clock().Before(m.proc.holder.Until()) {
+		m.proc.kickAct() // its alarm for the end of the lease counts suspend
+	}
 	w.after(grace+time.Microsecond, nil, func() {
 		if m.grace <= w.now {
 			w.recheck(m, true)
