@@ -35,6 +35,7 @@ type elector struct {
 	speaks bool
 	heard  time.Duration // for how long this leader has heard this process
 	awaits bool          // a new start
+	wants  bool          // one, also if it has had its turn: by a configuration that came since it may want none any more
 	owns   bool
 	spare  bool // has no vote: its turn comes like that of others, and nobody waits for it
 }
@@ -50,7 +51,7 @@ func nextTurn(self string, present turn, voters []elector) (next turn, transfer 
 	}
 	ready := votes >= fewestForTurns
 	for _, v := range voters {
-		if v.name == present.node && v.boot == present.boot {
+		if v.name == present.node && v.boot == present.boot && v.wants {
 			return present, "" // under way
 		}
 		ready = ready && (v.spare || v.speaks && v.heard >= turnRest)
@@ -129,7 +130,8 @@ func (l *leader) electors(st placement.State, servers []raft.Server) (out []elec
 			v.heard = now.Sub(l.seen[s.Name])
 		}
 		// Once for each configuration: what a start has not mended another will not.
-		v.awaits = r.report.Retime && l.turned[s.Name] != st.ConfigVersion
+		v.wants = r.report.Retime
+		v.awaits = v.wants && l.turned[s.Name] != st.ConfigVersion
 		waiting = waiting || v.awaits
 		out = append(out, v)
 	}

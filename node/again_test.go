@@ -9,7 +9,8 @@ import (
 // last.
 func TestWhoseTurnItIsToStartAgain(t *testing.T) {
 	well := func(name string) elector { return elector{name: name, boot: name + "1", speaks: true, heard: turnRest} }
-	waits := func(name string) elector { e := well(name); e.awaits = true; return e }
+	waits := func(name string) elector { e := well(name); e.awaits, e.wants = true, true; return e }
+	had := func(name string) elector { e := waits(name); e.awaits = false; return e } // its turn, for the configuration in force
 	owner := func(e elector) elector { e.owns = true; return e }
 	young := func(e elector) elector { e.heard = turnRest - 1; return e }
 	spare := func(e elector) elector { e.spare = true; return e }
@@ -37,6 +38,8 @@ func TestWhoseTurnItIsToStartAgain(t *testing.T) {
 		"no leader without a cluster":             {turn{}, []elector{waits("w")}, turn{}, ""},
 		"a turn lasts until the agent has gone":   {turn{"b", "b1"}, []elector{waits("a"), waits("b"), well("w")}, turn{"b", "b1"}, ""},
 		"a turn lasts while the node is away":     {turn{"b", "b1"}, []elector{waits("a"), silent(waits("b")), well("w")}, turn{"b", "b1"}, ""},
+		"also one that it has had":                {turn{"b", "b1"}, []elector{waits("a"), had("b"), well("w")}, turn{"b", "b1"}, ""},
+		"one that it needs no more ends":          {turn{"b", "b1"}, []elector{waits("a"), well("b"), well("w")}, turn{"a", "a1"}, ""},
 		"then it must have been back for a while": {turn{"b", "b0"}, []elector{waits("a"), young(well("b")), well("w")}, turn{}, ""},
 		"and then the next":                       {turn{"b", "b0"}, []elector{waits("a"), well("b"), well("w")}, turn{"a", "a1"}, ""},
 		"a node that was removed holds nobody up": {turn{"c", "c1"}, []elector{waits("a"), well("b"), well("w")}, turn{"a", "a1"}, ""},
