@@ -206,3 +206,31 @@ func TestAnAbandonedAgentGetsNoLeaseAndBeginsNothing(t *testing.T) {
 		t.Errorf("acts again in %v, want the end of the lease in %v", next.Sub(now), end.Sub(now))
 	}
 }
+
+// The timers of the runtime stand still in suspend; what wakes the agent at the end of its lease does not (S1).
+func TestTheEndOfALeaseWakesTheAgent(t *testing.T) {
+	n, questions := lonely(t)
+	var err error
+	if n.alarm, err = boottime.NewAlarm(n.wakeAct); err != nil {
+		t.Fatal(err)
+	}
+	defer n.alarm.Close()
+	willed(t, n, "b")
+	r := newRenewer(n, boottime.NewSuspend(nil))
+	defer r.will.Close()
+	if !r.send(t.Context()) {
+		t.Fatal("nobody is asked")
+	}
+	q := <-questions
+	q.answer(message{Grant: &lease.Grant{Seq: q.m.Renew.Seq, Leader: "b", Duration: 200 * time.Millisecond}})
+	r.flight.Wait()
+	<-n.actWake // for the grant itself
+	select {
+	case <-n.actWake:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the lease has ended, and nothing woke the agent")
+	}
+	if now, end := boottime.Now(), r.holder.Until(); now.Before(end) {
+		t.Errorf("woken %v before the end of the lease", end.Sub(now))
+	}
+}
