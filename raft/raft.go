@@ -114,6 +114,7 @@ type Raft struct {
 	mu   sync.Mutex
 	wake chan struct{} // closed at the next change of leadership
 
+	shutdown  func() hraft.Future // the library's, of which only the first call's future waits
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -161,6 +162,7 @@ func Open(cfg Config) (_ *Raft, err error) {
 		r.stream.closeConns()
 		return nil, errors.Join(err, r.store.Close())
 	}
+	r.shutdown = sync.OnceValue(r.raft.Shutdown)
 	r.store.live.Store(true)
 	close(r.trans.ready)
 	r.watch()
@@ -223,7 +225,7 @@ func (r *Raft) watch() {
 				r.wakeAll()
 			case <-r.ctx.Done():
 				r.wakeAll()
-				r.raft.Shutdown()
+				r.shutdown()
 				return
 			}
 		}
@@ -471,7 +473,7 @@ func (r *Raft) Close() error {
 		r.mu.Lock()
 		r.cancel(ErrClosed)
 		r.mu.Unlock()
-		f := r.raft.Shutdown()
+		f := r.shutdown()
 		r.stream.closeConns() // ends calls that wait for an answer
 		err := f.Error()
 		r.trans.Close()

@@ -1,8 +1,11 @@
 package raft
 
 import (
+	"errors"
 	"testing"
 	"time"
+
+	hraft "github.com/hashicorp/raft"
 )
 
 // A new leader writes its first entry before it takes up anything else, and on a slow disk that can take longer than an
@@ -34,5 +37,35 @@ func TestALeaderWhoseDiskIsSlowLeads(t *testing.T) {
 	}
 	if !has(n.raft.State(), "late") {
 		t.Error("the command is lost")
+	}
+}
+
+// A fault ends the library's part without anybody waiting for it. Close still waits before it takes the store away.
+func TestCloseWaitsForWhatAFaultHasEnded(t *testing.T) {
+	c := newCluster(t)
+	n := c.add("n1")
+	c.must(Bootstrap(n.dir, "n1", nil))
+	c.must(n.start(true))
+	n.propose("in the log")
+	n.stop()
+
+	n.mu.Lock() // the first entry of the log is being applied for as long as this is held
+	c.must(n.start(false))
+	r := n.raft
+	c.until("an entry is being applied", func() bool { return r.State().Index > 0 })
+	r.fault(errors.New("a fault"))
+	c.until("the library has been told", func() bool { return r.raft.State() == hraft.Shutdown })
+
+	closed := make(chan error, 1)
+	go func() { closed <- r.Close() }()
+	select {
+	case err := <-closed:
+		t.Error("closed while an entry is being applied: ", err)
+		closed <- err
+	case <-time.After(100 * time.Millisecond): // that it waits cannot be waited for
+	}
+	n.mu.Unlock()
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }
