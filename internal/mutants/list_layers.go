@@ -70,4 +70,7 @@ var storeMutants = []mutant{
 	{"raft-slow-is-deposed", "a leader whose disk is slow is taken for one that does not lead", "raft/raft.go",
 		"enqueueTimeout = 2 * time.Second", "enqueueTimeout = 100 * time.Millisecond",
 		tests("raft", "TestALeaderWhoseDiskIsSlowLeads")},
+	{"raft-close-does-not-wait", "the store is closed while the library still works", "raft/raft.go",
+		"sync.OnceValue(r.raft.Shutdown)", "r.raft.Shutdown",
+		tests("raft", "TestCloseWaitsForWhatAFaultHasEnded")},
 }
