@@ -34,6 +34,10 @@ type fencing struct {
 	views  map[string]placement.FenceView
 	heard  time.Time // when any renewal was confirmed last
 	since  time.Time // since when there was no gap in hearing
+
+	// ending is the nodes whose newest process had said that it ends in order when a renewal was confirmed last. The next
+	// process ends that with its first confirmation and not before: until then the node is as silent as it was.
+	ending map[string]bool
 }
 
 // deafAfter is how long nobody may be heard before this leader takes itself for deaf.
@@ -42,7 +46,7 @@ func (l *leader) deafAfter() time.Duration { return l.n.timing().Suspect * 3 / 4
 // newFencing begins to remember for a new ledger. The caller holds mu.
 func (l *leader) newFencing(ctx context.Context) {
 	l.noFencing()
-	f := &fencing{ledger: l.ledger, views: map[string]placement.FenceView{}, heard: l.ledger.Since(), since: l.ledger.Since()}
+	f := &fencing{ledger: l.ledger, views: map[string]placement.FenceView{}, heard: l.ledger.Since(), since: l.ledger.Since(), ending: map[string]bool{}}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	l.fencing = f
 }
@@ -55,11 +59,12 @@ func (l *leader) noFencing() {
 	}
 }
 
-// heardOne notes that a renewal was confirmed. The caller holds mu.
-func (f *fencing) heardOne(now time.Time, deafAfter time.Duration) {
+// heardOne notes that a renewal was confirmed, and whether the newest process of the node ends in order. The caller holds mu.
+func (f *fencing) heardOne(node string, ending bool, now time.Time, deafAfter time.Duration) {
 	if f == nil {
 		return
 	}
+	f.ending[node] = ending
 	if now.Sub(f.heard) > deafAfter {
 		f.since = now
 	}
@@ -81,7 +86,7 @@ func (l *leader) viewFencing(v *placement.View, st placement.State) {
 			v.Voters = append(v.Voters, s.Name)
 		}
 	}
-	v.Fenced, v.Listening = maps.Clone(f.views), f.since
+	v.Fenced, v.Listening, v.Ending = maps.Clone(f.views), f.since, maps.Clone(f.ending)
 	if now := l.n.clock(); now.Sub(f.heard) > l.deafAfter() {
 		v.Listening = now
 	}

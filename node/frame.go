@@ -31,6 +31,7 @@ type renewal struct {
 	Seq    uint64           `json:"seq"`
 	Boot   string           `json:"boot"` // random, one per process: orders reports of one process by Seq
 	Report placement.Report `json:"report,omitzero"`
+	Ending bool             `json:"ending,omitempty"` // this process ends because it was asked to: its silence is no sign of a death
 
 	// At rest a report says the same ten times a second, and it is long where there are many groups. A leader that said that it
 	// has this version is told no more than that nothing has changed.

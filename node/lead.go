@@ -64,6 +64,7 @@ type reported struct {
 	boot    string
 	seq     uint64
 	version uint64 // of the report, as its process counts
+	ending  bool   // the process said that it ends in order
 	report  placement.Report
 }
 
@@ -181,7 +182,7 @@ func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Gran
 	first := l.ledger.Confirmed(node).IsZero()
 	now := l.n.clock()
 	held := l.ledger.Confirm(node, owned, now)
-	l.fencing.heardOne(now, l.deafAfter())
+	l.fencing.heardOne(node, l.reports[node].ending, now, l.deafAfter())
 	if first {
 		l.kick()
 	}
@@ -214,7 +215,7 @@ func (l *leader) take(node string, m renewal) error {
 		l.n.raft.Remind(node)
 	}
 	m.Report.Node = node
-	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, version: m.Version, report: m.Report}
+	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, version: m.Version, report: m.Report, ending: m.Ending}
 	if l.seen[node].IsZero() {
 		l.seen[node] = l.n.clock()
 	}

@@ -81,13 +81,19 @@ func (d *desk) renewal() renewal {
 // renew has a node renew its lease, with a verification round.
 func (d *desk) renew(node string) map[string]uint64 {
 	d.t.Helper()
+	return d.confirm(node, d.renewal())
+}
+
+// confirm answers a renewal, with a verification round.
+func (d *desk) confirm(node string, m renewal) map[string]uint64 {
+	d.t.Helper()
 	ctx, cancel := context.WithCancel(d.t.Context())
 	defer cancel()
 	var round sync.WaitGroup
 	round.Go(func() { d.leader.verifyLoop(ctx) })
 	defer round.Wait()
 	defer cancel()
-	g, err := d.leader.renew(ctx, node, d.renewal())
+	g, err := d.leader.renew(ctx, node, m)
 	if err != nil {
 		d.t.Fatalf("%s renews: %v", node, err)
 	}

@@ -365,19 +365,6 @@ func (n *Node) Run(ctx context.Context) error {
 	return nil
 }
 
-// goodbye is what a node does before it ends because it was asked to. It takes up to a second, in which the loops go on: the
-// lease must be fresh at the end, because it covers what runs here until the next process has one of its own (L3).
-func (n *Node) goodbye() {
-	if n.raft.IsLeader() {
-		ctx, cancel := context.WithTimeout(n.ctx, time.Second)
-		defer cancel()
-		n.logError("handing leadership over", n.raft.TransferLeadership(ctx, ""))
-	}
-	if m := n.members.Load(); m != nil {
-		n.logError("leaving gossip", m.Close(true))
-	}
-}
-
 func (n *Node) fail(err error) { n.cancel(err) }
 
 func (n *Node) logError(what string, err error) {

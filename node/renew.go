@@ -35,6 +35,8 @@ type renewer struct {
 	version uint64 // of report
 	told    told
 	granted chan struct{} // closed and replaced at each grant
+	ending  bool          // this process ends in order, and says so
+	parted  chan struct{} // closed when a leader has heard that
 	lastErr string
 	will    *fence.Will // tells the next process until when this one's lease lasts
 	legacy  time.Time   // what the process before this one left; zero once this one may act
@@ -49,7 +51,7 @@ func newRenewer(n *Node, asleep *boottime.Suspend) *renewer {
 		hint = ""
 	}
 	return &renewer{n: n, asleep: asleep, hint: hint, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), slots: make(chan struct{}, maxRenewals),
-		holder: lease.Holder{Duration: n.timing().Duration}, granted: make(chan struct{})}
+		holder: lease.Holder{Duration: n.timing().Duration}, granted: make(chan struct{}), parted: make(chan struct{})}
 }
 
 // resumed drops the lease when this machine was suspended: what enforces its end counts ticks of the kernel, which stood
@@ -184,6 +186,7 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 		close(r.granted)
 		r.granted = make(chan struct{})
 		r.lastErr = ""
+		r.granting(m)
 	}
 	r.mu.Unlock()
 	if confirmed {

@@ -177,6 +177,7 @@ func TestACluster(t *testing.T) {
 			t.Errorf("%+v became %+v, epoch %d became %d", old, s, epoch, c.state().Groups["web"].Epoch)
 		}
 	})
+	step("the agent of an owner that leads says goodbye to the next leader", c.goodbyes)
 	step("an agent that is lost loses its group after the takeover wait", c.lost)
 	step("a majority that is lost takes everything away", c.quorumLost)
 }

@@ -14,7 +14,7 @@ type FenceWhen string
 const (
 	FenceNever      FenceWhen = "never"       // only by an administrator's order; also what an empty word means
 	FenceWhenUnsure FenceWhen = "when-unsure" // where the end of its lease cannot prove that the owner has let go
-	FenceAlways     FenceWhen = "always"      // each owner that falls silent
+	FenceAlways     FenceWhen = "always"      // each owner that falls silent; one that ended in order only when its lease has run out
 )
 
 // FenceAction is what is done to a node.
@@ -141,10 +141,15 @@ func (d *decider) fenceWhy(g GroupPolicy, gs GroupState) string {
 	if why := d.doubt(g, gs.Owner); why != "" {
 		return silence + ", and " + why
 	}
-	if d.p.Fencing.When == FenceAlways {
-		return silence
+	if d.p.Fencing.When != FenceAlways {
+		return ""
 	}
-	return ""
+	// One that said goodbye is not taken for dead while its lease lasts. After that nothing is known of it either.
+	if d.v.Ending[gs.Owner] && d.silent(gs.Owner) < d.wait(g) {
+		d.note(g, "its owner %s ended in order, and is not fenced while its lease may last", gs.Owner)
+		return ""
+	}
+	return silence
 }
 
 // fencing orders at most one node to be fenced: the owner of the group that is looked after first.

@@ -50,6 +50,33 @@ func TestFencing(t *testing.T) {
 		{"always: a silent owner is fenced before its lease has run out", func(_ *Policy, _ *State, v *View, now time.Time) {
 			v.quiet("n1", now.Add(-700*ms))
 		}, "n1", "", ""},
+		{"always: one that ended in order is left alone while its lease lasts", func(_ *Policy, _ *State, v *View, now time.Time) {
+			v.quiet("n1", now.Add(-testWait+ms))
+			v.Ending = map[string]bool{"n1": true}
+		}, "", "", "its owner n1 ended in order, and is not fenced"},
+		{"and its group is taken when it has run out", func(_ *Policy, _ *State, v *View, now time.Time) {
+			v.quiet("n1", now.Add(-testWait))
+			v.Ending = map[string]bool{"n1": true}
+		}, "", RuleNodeLost, ""},
+		{"where nobody can take it, it is fenced then", func(p *Policy, _ *State, v *View, now time.Time) {
+			p.Groups[0].PossibleOwners = []string{"n1"}
+			v.quiet("n1", now.Add(-testWait))
+			v.Ending = map[string]bool{"n1": true}
+		}, "n1", "", ""},
+		{"the goodbye of another node shields nobody", func(_ *Policy, _ *State, v *View, now time.Time) {
+			v.quiet("n1", now.Add(-700*ms))
+			v.Ending = map[string]bool{"n1": false, "n2": true, "n3": true}
+		}, "n1", "", ""},
+		{"nor does a goodbye where the end of the lease proves nothing", func(_ *Policy, _ *State, v *View, now time.Time) {
+			v.says("n1", GroupReport{Holding: true, Blocked: "tomcat: process 12 is in state D"})
+			v.quiet("n1", now.Add(-700*ms))
+			v.Ending = map[string]bool{"n1": true}
+		}, "n1", "", ""},
+		{"a lease of a former timing may last longer", func(_ *Policy, s *State, v *View, now time.Time) {
+			s.Floor = 2 * testWait
+			v.quiet("n1", now.Add(-testWait-ms))
+			v.Ending = map[string]bool{"n1": true}
+		}, "", "", "its owner n1 ended in order"},
 		{"when-unsure: a silent owner whose lease is a proof is left alone", func(p *Policy, _ *State, v *View, now time.Time) {
 			p.Fencing.When = FenceWhenUnsure
 			v.quiet("n1", now.Add(-700*ms))
@@ -189,6 +216,7 @@ func drawFencing(t *rapid.T) (orders, proofs int) {
 	p.Fencing.When = rapid.SampledFrom([]FenceWhen{FenceNever, FenceWhenUnsure, FenceAlways, ""}).Draw(t, "when")
 	v.Self = rapid.SampledFrom(names).Draw(t, "self")
 	v.Listening = ago("listening")
+	v.Ending = map[string]bool{}
 	gs := GroupState{Phase: rapid.SampledFrom([]Phase{PhaseOwned, PhaseReleasing}).Draw(t, "phase"), Owner: rapid.SampledFrom(names[:2]).Draw(t, "owner"), Epoch: 7}
 	s.Groups["web"] = gs
 	for _, name := range names {
@@ -202,6 +230,9 @@ func drawFencing(t *rapid.T) (orders, proofs int) {
 				f.Off = ago("off")
 			}
 			v.Fenced[name] = f
+		}
+		if rapid.IntRange(0, 2).Draw(t, "ended in order") == 0 {
+			v.Ending[name] = true
 		}
 	}
 	d := Decide(p, s, v, now)
@@ -250,6 +281,8 @@ func checkOrders(t *rapid.T, p Policy, s State, v View, now time.Time, d Decisio
 			t.Fatalf("%s is fenced, the owner is %s", o.Node, gs.Owner)
 		case p.Fencing.When == FenceNever || p.Fencing.When == "":
 			t.Fatal("against the policy")
+		case v.Ending[o.Node] && now.Sub(v.Nodes[o.Node].Confirmed) < testWait && r.Blocked == "" && v.Nodes[o.Node].Report.Unsure == "":
+			t.Fatal("it ended in order, and its lease may still last")
 		case gs.Phase == PhaseReleasing && r.Released >= gs.Epoch:
 			t.Fatal("it has said that it let go")
 		case len(d.Commands) > 0 && slices.ContainsFunc(d.Commands, func(c Command) bool { return c.Kind == CmdTakeover }):

@@ -27,6 +27,7 @@ type View struct {
 	Voters    []string             // of the Raft group
 	Listening time.Time            // since when this leader hears renewals without a gap; zero: since LeaderSince
 	Fenced    map[string]FenceView // what this leader had done to nodes
+	Ending    map[string]bool      // nodes whose process ended in order, as it said when this leader confirmed it last
 }
 
 // NodeView is what one node told the leader.

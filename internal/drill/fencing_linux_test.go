@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hacluster/placement"
 )
 
@@ -232,6 +234,9 @@ func TestFencing(t *testing.T) { // S1, S2, E1
 	s := r.strip()
 	start := time.Now()
 	s.policy("always")
+	for range 3 {
+		s.spares(t, r)
+	}
 	s.refuses(t, r)
 	for range 2 {
 		s.shortens(t, r)
@@ -240,6 +245,31 @@ func TestFencing(t *testing.T) { // S1, S2, E1
 	s.frees(t, r)
 	s.obeys(t, r)
 	r.double(start)
+}
+
+// spares: an owner whose agent ends in order is not fenced, although it is silent for longer than one that died may be.
+func (s *powerStrip) spares(t *testing.T, r *rescue) {
+	owner, _ := r.where()
+	before := r.last()
+	st, err := r.Status(r.ctx)
+	r.must(err)
+	agent := r.Agent(owner)
+	r.must(agent.Signal(unix.SIGUSR1))
+	<-agent.Done()
+	ended := time.Now()
+	time.Sleep(2 * st.Timing.Suspect) // the fault itself
+	if cuts := s.cutOff(); len(cuts) > 0 {
+		t.Fatalf("its agent is away in order for %s and its power was cut: %v", time.Since(ended), cuts)
+	}
+	r.must(r.StartAgent(owner))
+	away := time.Since(ended)
+	r.ready()
+	events := slices.DeleteFunc(r.events("witness"), func(e placement.Event) bool { return e.Seq <= before })
+	if cuts := s.cutOff(); len(cuts) > 0 || find(events, "note", placement.RuleFence) != nil {
+		t.Errorf("its agent was away in order for %s and it is fenced: %v, %+v", away, cuts, events)
+	}
+	now, _ := r.where()
+	t.Logf("away in order for %s, suspect is %s: not fenced, the job is on %s and was on %s", away.Round(time.Millisecond), st.Timing.Suspect, now, owner)
 }
 
 // refuses: a fencing that fails changes nothing, is recorded, and the takeover comes by the lease.

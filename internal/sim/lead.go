@@ -255,7 +255,10 @@ func (l *leader) view() placement.View {
 		}
 	}
 	if w.fence.when != "" {
-		v.Fenced, v.Listening = maps.Clone(l.views), l.ledger.Since()
+		v.Fenced, v.Listening, v.Ending = maps.Clone(l.views), l.ledger.Since(), map[string]bool{}
+		for i, r := range l.reports { // one that leaves is taken for one that said goodbye, the sooner and the longer
+			v.Ending[w.nodes[i].name] = r.report != nil && r.report.Leaving
+		}
 		for _, m := range w.nodes {
 			v.Voters = append(v.Voters, m.name)
 		}
