@@ -3,13 +3,16 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"hacluster/internal/sim"
@@ -20,9 +23,13 @@ const (
 	maxFail = 20              // seeds that are reported; more say no more
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
 
-func run(args []string, out, errs io.Writer) int {
+func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags := flag.NewFlagSet("sim", flag.ContinueOnError)
 	flags.SetOutput(errs)
 	n := flags.Uint64("n", 10_000, "clusters to run")
@@ -44,9 +51,12 @@ func run(args []string, out, errs io.Writer) int {
 		return one(o, *first, out)
 	}
 	debug.SetGCPercent(2000) // a cluster is small and soon over
-	r := sweep(o, *first, *n, out)
+	r := sweep(ctx, o, *first, *n, out)
+	if r.n < *n {
+		fmt.Fprintf(out, "stopped after %s of %s seeds\n", group(r.n), group(*n))
+	}
 	r.print(out)
-	if *write && len(r.failed) == 0 {
+	if *write && len(r.failed) == 0 && r.n > 0 {
 		if err := r.write(*doc); err != nil {
 			fmt.Fprintln(errs, err)
 			return 1
@@ -87,8 +97,9 @@ type failure struct {
 	err  error
 }
 
-// sweep runs n seeds on all processors. Failures are reported as they come, and do not end it.
-func sweep(o sim.Options, first, n uint64, out io.Writer) *result {
+// sweep runs n seeds on all processors, or the first of them when ctx ends earlier. Failures are reported as they come, and do
+// not end it.
+func sweep(ctx context.Context, o sim.Options, first, n uint64, out io.Writer) *result {
 	r := &result{first: first, n: n, begun: time.Now()}
 	var mu sync.Mutex
 	var workers sync.WaitGroup
@@ -98,13 +109,16 @@ func sweep(o sim.Options, first, n uint64, out io.Writer) *result {
 		workers.Go(func() {
 			for {
 				mu.Lock()
-				from := next
-				next += batch
+				if ctx.Err() != nil {
+					n = min(n, next) // all before this one are run to their end
+				}
+				from, to := next, min(next+batch, n)
+				next = max(from, to)
 				mu.Unlock()
-				if from >= n {
+				if from >= to {
 					return
 				}
-				for i := from; i < min(from+batch, n); i++ {
+				for i := from; i < to; i++ {
 					o := o
 					o.Seed = first + i
 					stats, _, err := sim.Run(o)
@@ -134,6 +148,7 @@ func sweep(o sim.Options, first, n uint64, out io.Writer) *result {
 	workers.Wait()
 	close(quit)
 	<-reported
+	r.n = n
 	r.took = time.Since(r.begun)
 	return r
 }
