@@ -219,7 +219,7 @@ func (l *leader) take(node string, m renewal) error {
 	if l.seen[node].IsZero() {
 		l.seen[node] = l.n.clock()
 	}
-	if !ok || !sameReport(old.report, m.Report) {
+	if !ok || !old.says(m) {
 		l.moves.heard(node, old.report, m.Report)
 		l.kick()
 	}

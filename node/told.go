@@ -55,3 +55,12 @@ func (l *leader) unsaid(m *renewal, old reported, ok bool) error {
 	m.Report.Applied = m.Applied
 	return nil
 }
+
+// says reports whether a renewal tells nothing new. The version that its process counts is asked first: to compare whole
+// reports ten times a second was a tenth of a leader's work at rest.
+func (old reported) says(m renewal) bool {
+	if m.Version > 0 && old.boot == m.Boot && old.version == m.Version {
+		return true
+	}
+	return sameReport(old.report, m.Report)
+}
