@@ -166,7 +166,11 @@ func (p *proc) unlucky() {
 		// For a moment, so that the message is handled, and then for long: nobody mends what it did.
 		short := w.between(time.Millisecond, d)
 		if w.stopSomehow(m, short) {
-			w.after(short+3*time.Millisecond, nil, func() { w.stopSomehow(m, w.between(d, 4*d)) })
+			w.after(short+3*time.Millisecond, nil, func() {
+				if !w.quiet {
+					w.stopSomehow(m, w.between(d, 4*d))
+				}
+			})
 		}
 	}
 }
