@@ -111,5 +111,12 @@ func TestShortBenchmark(t *testing.T) {
 		if r.Scenario == ServiceKilled && r.Failed == 0 {
 			t.Errorf("%s: the service was killed and no request failed", r.System)
 		}
+		if r.System != HadFast {
+			if r.Move != nil {
+				t.Errorf("%s tells of phases: %+v", r.System, r.Move)
+			}
+		} else if m := r.Move; m == nil || !m.Done || len(m.Phases) == 0 || m.From != r.From || m.To != r.To || m.Rule == "" {
+			t.Errorf("%s, %s: no phases of the move from %s to %s: %+v", r.System, r.Scenario, r.From, r.To, m)
+		}
 	}
 }

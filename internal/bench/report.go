@@ -39,8 +39,8 @@ func Read(text []byte) (r Report, err error) {
 	return r, err
 }
 
-// Section is the part of docs/performance.md that comes from the runs; picture is the name of the picture beside it.
-func (r Report) Section(picture string) []byte {
+// Section is the part of docs/performance.md that comes from the runs; picture and phases are the names of the pictures beside it.
+func (r Report) Section(picture, phases string) []byte {
 	var b bytes.Buffer
 	versions := make([]string, 0, len(r.Machine.Versions))
 	for name, v := range r.Machine.Versions {
@@ -65,6 +65,7 @@ func (r Report) Section(picture string) []byte {
 	fmt.Fprintf(&b, "![outages](%s)\n\n```\n%s```\n", picture, r.Runs.Table())
 	b.WriteString("\nMedian (least to most) of the outage in ms, failed requests, and how long two nodes answered:\n\n")
 	r.Runs.markdown(&b)
+	r.Runs.phases(&b, phases)
 	return b.Bytes()
 }
 

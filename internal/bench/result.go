@@ -26,6 +26,7 @@ type Run struct {
 	Stall   time.Duration `json:"stall_ns,omitempty"` // the whole machine stood still, and repeating did not help
 	Repeats int           `json:"repeated,omitempty"` // runs thrown away because the machine stood still
 	Trouble []string      `json:"trouble,omitempty"`  // tries that came to nothing, and why
+	Move    *Move         `json:"move,omitempty"`     // where the time went, as the cluster tells it; nil: it tells nothing, or nothing moved
 }
 
 // Back is what clients lost while the fault was undone.
@@ -74,10 +75,8 @@ func (rs Runs) Of(system, scenario string) (s Summary) {
 	if s.N == 0 {
 		return s
 	}
-	slices.Sort(outages)
 	slices.Sort(failed)
-	s.Min, s.Max = outages[0], outages[s.N-1]
-	s.Median = (outages[(s.N-1)/2] + outages[s.N/2]) / 2
+	s.Min, s.Max, s.Median = slices.Min(outages), slices.Max(outages), median(outages)
 	s.Failed = float64(failed[(s.N-1)/2]+failed[s.N/2]) / 2
 	return s
 }
@@ -151,7 +150,7 @@ func (r Run) String() string {
 	for _, note := range []struct {
 		is   bool
 		what string
-	}{{r.Endless, " without end"}, {r.Lost, ", not served again"}, {r.From == r.To, ", stays on " + r.To}, {r.From != r.To, ", " + r.From + " -> " + r.To},
+	}{{r.Endless, " without end"}, {r.Lost, ", not served again"}, {r.From == r.To, ", stays on " + r.To}, {r.From != r.To, ", " + r.From + " -> " + r.To + r.movedIn()},
 		{r.Back.Failed > 0 || r.Back.Double > 0, fmt.Sprintf(", back: %s, %d failed, double %s", r.Back.Outage.Round(time.Millisecond), r.Back.Failed, r.Back.Double.Round(time.Millisecond))},
 		{r.Repeats > 0, fmt.Sprintf(", repeated %d", r.Repeats)}} {
 		if note.is {
@@ -159,4 +158,16 @@ func (r Run) String() string {
 		}
 	}
 	return t
+}
+
+// movedIn is the sum of the phases, as far as they are known.
+func (r Run) movedIn() string {
+	if r.Move == nil {
+		return ""
+	}
+	note := ""
+	if !r.whole() {
+		note = " known"
+	}
+	return fmt.Sprintf(" (%s ms%s)", tenth(r.Move.Total), note)
 }

@@ -143,6 +143,7 @@ func (p Plan) one(ctx context.Context, s System, a *Arena, sc Scenario) (r Run, 
 	if err := s.Ready(ctx); err != nil {
 		return r, err
 	}
+	before := p.before(ctx, s)
 	if err := a.steady(ctx, time.Now(), serveLimit); err != nil {
 		return r, err
 	}
@@ -169,6 +170,7 @@ func (p Plan) one(ctx context.Context, s System, a *Arena, sc Scenario) (r Run, 
 	if r.Lost {
 		return r, nil
 	}
+	p.tell(ctx, s, &r, before)
 	return r, p.back(ctx, s, a, sc, &r)
 }
 

@@ -38,9 +38,9 @@ func parse(args []string, stderr io.Writer) (*order, error) {
 	fs.StringVar(&o.systems, "systems", "", "these `SYSTEMS` only, separated by commas; had, keepalived, pacemaker stand for all that begin so")
 	fs.StringVar(&o.scenarios, "scenarios", "", "these `SCENARIOS` only, separated by commas; -list lists them")
 	fs.StringVar(&o.json, "json", "", "write all runs to this `FILE`")
-	fs.StringVar(&o.svg, "svg", "", "write the picture to this `FILE`")
+	fs.StringVar(&o.svg, "svg", "", "write the picture to this `FILE`, and that of the phases beside it as FILE-phases.svg")
 	fs.StringVar(&o.from, "from", "", "run nothing: take the runs of this `FILE`, written with -json")
-	fs.BoolVar(&o.write, "write", false, "write the results into the manual, and the picture beside it")
+	fs.BoolVar(&o.write, "write", false, "write the results into the manual, and the pictures beside it")
 	fs.StringVar(&o.doc, "doc", "docs/performance.md", "the `FILE` that -write changes")
 	fs.StringVar(&o.bin, "bin", "", "`DIR` with had, hactl and testservice (default: built anew)")
 	fs.BoolVar(&o.list, "list", false, "list systems and scenarios, and end")
@@ -200,6 +200,9 @@ func (o *order) command() string {
 // results prints and writes what came out.
 func (o *order) results(r bench.Report) error {
 	fmt.Fprint(o.out, r.Runs.Table())
+	if t := r.Runs.PhaseTable(); t != "" {
+		fmt.Fprintf(o.out, "\nWHERE THE TIME OF A MOVE GOES, median, ms\n%s", t)
+	}
 	var errs []error
 	if o.json != "" {
 		errs = append(errs, o.keep(r))
@@ -210,12 +213,18 @@ func (o *order) results(r bench.Report) error {
 	}
 	if picture != "" {
 		errs = append(errs, os.WriteFile(picture, []byte(r.Runs.SVG()), 0o644))
+		if text := r.Runs.PhaseSVG(); text != "" {
+			errs = append(errs, os.WriteFile(beside(picture), []byte(text), 0o644))
+		}
 	}
 	if o.write {
 		errs = append(errs, o.document(r, picture))
 	}
 	return errors.Join(errs...)
 }
+
+// beside is the name of the picture of the phases.
+func beside(picture string) string { return strings.TrimSuffix(picture, ".svg") + "-phases.svg" }
 
 // keep writes the runs.
 func (o *order) keep(r bench.Report) error {
@@ -236,7 +245,7 @@ func (o *order) document(r bench.Report, picture string) error {
 	if err != nil {
 		return err
 	}
-	out, err := bench.Between(text, "bench", r.Section(link))
+	out, err := bench.Between(text, "bench", r.Section(link, beside(link)))
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.doc, err)
 	}
