@@ -211,9 +211,10 @@ func (a *address) remove() error {
 
 // reset ends the connections of an address that is about to go, so that clients connect again at once instead of waiting for answers.
 // The gate is shut, which lets nothing new in, and lets the resets out while the address is still here. No fault of it stops a release.
-func (a *address) reset() {
+// It is logged; that it took too long is returned.
+func (a *address) reset() (late bool) {
 	if here, err := a.vips.Present(a.spec); err == nil && !here || errors.Is(err, vip.ErrForeign) {
-		return // nothing of ours
+		return false // nothing of ours
 	}
 	n, err := a.vips.Reset(a.spec.Address.Addr())
 	switch {
@@ -223,6 +224,7 @@ func (a *address) reset() {
 	case n > 0:
 		a.log.Info("reset the connections of an address that leaves", "vip", a.spec.Address, "connections", n)
 	}
+	return errors.Is(err, vip.ErrResetLate)
 }
 
 // Status asks the kernel; an address on a link without carrier serves nobody, and one behind a closed gate is not held.

@@ -17,6 +17,7 @@ const (
 	drainEvery = 100 * time.Millisecond // between two looks at connections that finish here
 	drainLeast = time.Second            // a client that hears the announcement late is forwarded for that long
 	drainEnd   = 2 * time.Second        // how much longer the address lives than its connections may, and the new owner forwards
+	cutTries   = 10                     // how often connections that are cut are reset, each time within a bound, on a machine that is too busy for it
 )
 
 // readyDrains sets up the tables that forward while the old owner of a group still gives it up to this node.
@@ -323,7 +324,8 @@ func (a *address) tend(d *draining) bool {
 func (a *address) cut(d *draining, conns []vip.Conn) {
 	addr := a.spec.Address.Addr()
 	if len(conns) > 0 {
-		a.reset()
+		for try := 1; a.reset() && try < cutTries; try++ { // no release waits for it
+		}
 	}
 	err := a.vips.EndDrain(addr)
 	rerr := a.vips.Remove(a.spec)
