@@ -38,8 +38,8 @@ type Options struct {
 	Dir     string // of the lab; default: a temporary one
 	Log     func(format string, args ...any)
 	NoApply bool // leave the cluster without configuration
-	IPv6    bool
-	Net     int // networks between the nodes, default 1
+	IPv6    bool // the address of the group is one of IPv6
+	Net     int  // networks between the nodes, default 1
 
 	Prepare func(*lab.Lab) error // called before the first node is set up
 }
@@ -80,7 +80,9 @@ func Form(ctx context.Context, o Options) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	c.VIP = c.Lab.VIP(0)
+	if c.VIP = c.Lab.VIP(0); o.IPv6 {
+		c.VIP = c.Lab.VIP6(0)
+	}
 	if c.Bin == "" {
 		c.Bin = filepath.Join(c.Lab.Dir(), "bin")
 		if err := lab.Build(ctx, c.Bin, "hacluster/cmd/had", "hacluster/cmd/hactl", lab.TestService); err != nil {

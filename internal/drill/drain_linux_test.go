@@ -118,7 +118,25 @@ func (l *long) verdict(t *testing.T) {
 // TestPlannedMovesThatNobodyNotices moves the group to and fro under load of every kind: short requests, kept connections, slow
 // answers and long downloads, and none of them may fail or be cut short.
 func TestPlannedMovesThatNobodyNotices(t *testing.T) {
-	c, ctx := formed(t, Options{Timing: strings.Split(*timing, ",")[0], Service: *service})
+	profile, bin := strings.Split(*timing, ",")[0], t.TempDir()
+	if err := lab.Build(t.Context(), bin, "hacluster/cmd/had", "hacluster/cmd/hactl", lab.TestService); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range map[string]struct {
+		o     Options
+		moves int // times -drill.n
+	}{
+		"IPv4": {Options{Timing: profile}, 10},
+		"IPv6": {Options{Timing: profile, IPv6: true}, 3},
+		"fast": {Options{Timing: "fast"}, 3},
+	} {
+		v.o.Service, v.o.Bin = *service, bin
+		t.Run(name, func(t *testing.T) { movesUnnoticed(t, v.o, v.moves**runs) })
+	}
+}
+
+func movesUnnoticed(t *testing.T, o Options, moves int) {
+	c, ctx := formed(t, o)
 	since := time.Now()
 	short, err := c.Lab.StartClient(lab.ClientOptions{Target: netip.AddrPortFrom(c.VIP.Addr(), Port), Timeout: 5 * time.Second})
 	if err != nil {
@@ -136,7 +154,6 @@ func TestPlannedMovesThatNobodyNotices(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := from
-	const moves = 10
 	for i := range moves {
 		if err := c.steady(ctx, time.Now()); err != nil {
 			t.Fatal(err)
@@ -172,6 +189,7 @@ func TestPlannedMovesThatNobodyNotices(t *testing.T) {
 	}
 	t.Logf("short: %s, max %s", r, r.Max.Round(time.Millisecond))
 	out, err := c.Judge(Outcome{Fault: fmt.Sprintf("%d moves from %s", moves, first)}, "gate", since)
+	t.Logf("%s: two nodes answered for %s", out.Fault, out.Double)
 	if err != nil || out.Breach() != "" {
 		t.Errorf("%s, %v", out.Breach(), err)
 	}
