@@ -320,12 +320,18 @@ func (a *address) tend(d *draining) bool {
 	return true
 }
 
+// insist repeats a reset that was late, as often as tries, and only while the gate stands: without it this node answers for the
+// address beside its owner (S1), and nothing may keep it.
+func insist(late, stands func() bool, tries int) {
+	for try := 1; late() && try < tries && stands(); try++ {
+	}
+}
+
 // cut ends the drain: what is still open is reset, and the address goes.
 func (a *address) cut(d *draining, conns []vip.Conn) {
 	addr := a.spec.Address.Addr()
 	if len(conns) > 0 {
-		for try := 1; a.reset() && try < cutTries; try++ { // no release waits for it
-		}
+		insist(a.reset, func() bool { return a.gate.stands(addr) }, cutTries)
 	}
 	err := a.vips.EndDrain(addr)
 	rerr := a.vips.Remove(a.spec)

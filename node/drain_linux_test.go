@@ -328,6 +328,27 @@ func TestADrainEndsWithTheGate(t *testing.T) {
 	b.ended(2 * time.Second)
 }
 
+// A machine that is too busy for a reset gets more tries, but not while another node owns the address and no gate stands.
+func TestALateResetIsRepeatedOnlyBehindTheGate(t *testing.T) {
+	for name, c := range map[string]struct {
+		late, stands []bool // by try; the last one stays
+		want         int
+	}{
+		"in time":              {[]bool{false}, []bool{true}, 1},
+		"late twice":           {[]bool{true, true, false}, []bool{true}, 3},
+		"always late":          {[]bool{true}, []bool{true}, 5},
+		"without a gate":       {[]bool{true}, []bool{false}, 1},
+		"the gate is lost now": {[]bool{true}, []bool{true, true, false}, 3},
+	} {
+		tries, asked := 0, 0
+		insist(func() bool { tries++; return c.late[min(tries, len(c.late))-1] },
+			func() bool { asked++; return c.stands[min(asked, len(c.stands))-1] }, 5)
+		if tries != c.want {
+			t.Errorf("%s: %d tries, want %d", name, tries, c.want)
+		}
+	}
+}
+
 // The next process goes on with what this one began, and ends it.
 func TestTheNextProcessEndsADrain(t *testing.T) {
 	b := newDrainBench(t)

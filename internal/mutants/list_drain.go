@@ -53,7 +53,7 @@ var drainMutants = []mutant{
 		"if h.times < len(holdAt) {", "if h.times < 1 {",
 		tests("vip", "TestAConnectionOpenedBetweenTheGatesIsNotLost")},
 	{"drain-uncut", "what is open when the time is over is left hanging", "node/drain.go",
-		"if len(conns) > 0 {\n\t\tfor try", "if len(conns) < 0 {\n\t\tfor try",
+		"if len(conns) > 0 {\n\t\tinsist(", "if len(conns) < 0 {\n\t\tinsist(",
 		tests("node", "TestTheEndOfADrainResetsAndCountsWhatIsLeft")},
 	{"drain-uncounted", "connections that were cut are told as finished", "node/drain.go",
 		"d.report.Left, d.report.Cut, d.report.Done = 0, len(conns), true", "d.report.Left, d.report.Cut, d.report.Done = 0, 0, true",
@@ -103,4 +103,7 @@ var drainMutants = []mutant{
 	{"drain-cold", "the connections of a cold standby are to go on beside a service that is stopped", "placement/drain.go",
 		"case g.Standby != StandbyHot:", "case false:",
 		tests("placement", "TestPlanDrainSaysWhyNot")},
+	{"drain-reset-without-gate", "a late reset is repeated although no gate stands, and the address is answered for meanwhile", "node/drain.go",
+		"late() && try < tries && stands()", "late() && try < tries",
+		tests("node", "TestALateResetIsRepeatedOnlyBehindTheGate")},
 }
