@@ -234,3 +234,8 @@ func (d *decider) take(node string, g GroupPolicy) {
 }
 
 func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
+
+// atLeast rounds up: what has lasted as long as it must is not told as if it had been shorter.
+func atLeast(d time.Duration) time.Duration {
+	return (d + time.Millisecond - 1).Truncate(time.Millisecond)
+}

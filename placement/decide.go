@@ -245,7 +245,7 @@ func (d *decider) withheld(g GroupPolicy, gs GroupState) bool {
 // runOut is the evidence that the owner can no longer act.
 func (d *decider) runOut(g GroupPolicy, gs GroupState) string {
 	if silent := d.silent(gs.Owner); silent >= d.wait(g) {
-		return fmt.Sprintf("%s has not renewed its lease for %s (takeover wait %s)", gs.Owner, round(silent), d.wait(g))
+		return fmt.Sprintf("%s has not renewed its lease for %s (takeover wait %s)", gs.Owner, atLeast(silent), d.wait(g))
 	}
 	return fmt.Sprintf("the lease of %s ran out (takeover wait %s) and was not granted again for epoch %d", gs.Owner, d.wait(g), gs.Epoch)
 }

@@ -309,3 +309,13 @@ func TestTheSameViewFencesTheSameNode(t *testing.T) {
 		}
 	}
 }
+
+// What has lasted as long as it had to must not read as if it had not.
+func TestAWaitThatIsOverIsNotToldShorter(t *testing.T) {
+	const wait = 964500 * time.Microsecond
+	for _, silent := range []time.Duration{wait, wait + 1, wait + 100*time.Microsecond, wait + 3*time.Millisecond} {
+		if got := atLeast(silent); got < silent || got-silent >= time.Millisecond || got%time.Millisecond != 0 {
+			t.Errorf("%s is told as %s", silent, got)
+		}
+	}
+}
