@@ -198,7 +198,7 @@ func (w *World) epilogue() {
 		return
 	}
 	if w.fence.when == placement.FenceAlways || w.fence.unsure >= 0 {
-		return // a restart that takes longer than suspect_after is silence, and who is silent is fenced
+		return // an agent that dies and is away for longer than suspect is silent, and who is silent is fenced
 	}
 	owners := map[string]bool{}
 	for _, gs := range w.latest().Groups { // order-free
