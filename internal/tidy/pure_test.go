@@ -27,9 +27,11 @@ var impure = []string{"time.Now", "time.Since", "time.Until", "time.After", "tim
 // orderFree before a loop over a map says that its outcome does not depend on the order, and why.
 const orderFree = "// order-free:"
 
+// library reads the standard library from its source, each package of it once: that takes longer than all the rest.
+var library = importer.ForCompiler(fset, "source", nil)
+
 func TestPurePackagesStayPure(t *testing.T) {
-	fset, files := tree(t)
-	imp := importer.ForCompiler(fset, "source", nil)
+	_, files := tree(t)
 	for _, pkg := range pure {
 		var parsed []*ast.File
 		texts := map[string][]byte{}
@@ -42,7 +44,7 @@ func TestPurePackagesStayPure(t *testing.T) {
 		if len(parsed) == 0 {
 			t.Fatalf("package %s has no files", pkg)
 		}
-		for _, fault := range impurities(t, fset, imp, pkg, parsed, texts) {
+		for _, fault := range impurities(t, pkg, parsed, texts) {
 			t.Error(fault)
 		}
 	}
@@ -68,13 +70,12 @@ func TestImpurityIsSeen(t *testing.T) {
 		"nothing, in sorted order":  {"import (\"maps\"; \"slices\")\nfunc f(m map[string]int) { for _, k := range slices.Sorted(maps.Keys(m)) { _ = k } }", ""},
 		"nothing, with a reason":    {"func f(m map[string]int) (n int) {\n\t// order-free: a sum\n\tfor _, v := range m {\n\t\tn += v\n\t}\n\treturn n\n}", ""},
 	} {
-		fset := token.NewFileSet()
 		text := []byte("package p\n" + c.src + "\n")
 		file, err := parser.ParseFile(fset, "p/p.go", text, parser.ParseComments)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		got := strings.Join(impurities(t, fset, importer.ForCompiler(fset, "source", nil), "p", []*ast.File{file}, map[string][]byte{"p/p.go": text}), "\n")
+		got := strings.Join(impurities(t, "p", []*ast.File{file}, map[string][]byte{"p/p.go": text}), "\n")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: got %q, want something about %q", name, got, c.want)
 		}
@@ -82,10 +83,10 @@ func TestImpurityIsSeen(t *testing.T) {
 }
 
 // impurities lists everything in the files of a package that a pure package must not have.
-func impurities(t *testing.T, fset *token.FileSet, imp types.Importer, pkg string, files []*ast.File, texts map[string][]byte) (faults []string) {
+func impurities(t *testing.T, pkg string, files []*ast.File, texts map[string][]byte) (faults []string) {
 	t.Helper()
 	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}}
-	if _, err := (&types.Config{Importer: imp}).Check(path.Join(module, pkg), fset, files, info); err != nil {
+	if _, err := (&types.Config{Importer: library}).Check(path.Join(module, pkg), fset, files, info); err != nil {
 		t.Fatalf("checking package %s: %v", pkg, err)
 	}
 	fault := func(at token.Pos, format string, args ...any) {

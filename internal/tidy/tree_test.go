@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -22,13 +23,28 @@ type source struct {
 	file *ast.File
 }
 
-// tree parses every Go file, whatever it is built for.
+// fset has every position; all is the tree, which is read once: under the race detector that takes seconds.
+var (
+	fset = token.NewFileSet()
+	all  = sync.OnceValues(parse)
+)
+
+// tree is every Go file, whatever it is built for. Who looks at it must not change it.
 func tree(t *testing.T) (*token.FileSet, []source) {
 	t.Helper()
-	fset := token.NewFileSet()
-	var out []source
+	out, err := all()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out) < 50 {
+		t.Fatalf("found %d Go files only: the test looks in the wrong place", len(out))
+	}
+	return fset, out
+}
+
+func parse() (out []source, err error) {
 	root := filepath.Join("..", "..")
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -58,11 +74,5 @@ func tree(t *testing.T) (*token.FileSet, []source) {
 		out = append(out, source{path: rel, pkg: pkg, test: strings.HasSuffix(rel, "_test.go"), text: text, file: file})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(out) < 50 {
-		t.Fatalf("found %d Go files only: the test looks in the wrong place", len(out))
-	}
-	return fset, out
+	return out, err
 }
