@@ -105,7 +105,8 @@ func (r *Runner) Run(ctx context.Context) {
 }
 
 // watch checks on a fixed grid of intervals from the first check on; a kicked check is an extra one and a check that
-// takes longer than the interval leaves points of the grid out.
+// takes longer than the interval leaves points of the grid out. After a timeout only the newest of them is made up for, at once: where
+// the timeout is the interval, as it is by default, each hang would else take twice as long to be known as Fall says.
 func (r *Runner) watch(ctx context.Context, s *slot) {
 	next := time.Now().Add(rand.N(min(s.spec.Interval, spread)))
 	timer := time.NewTimer(time.Until(next))
@@ -131,11 +132,23 @@ func (r *Runner) watch(ctx context.Context, s *slot) {
 		res.At = r.clock()
 		r.deliver(res)
 		healthy = r.follow(s, res, healthy, spreads)
-		if late := time.Since(next); late >= 0 {
-			next = next.Add((late/s.spec.Interval + 1) * s.spec.Interval)
-		}
+		next = following(next, begun, time.Now(), s.spec.Interval, res.Outcome)
 		timer.Reset(time.Until(next))
 	}
+}
+
+// following is the point of the grid of the next check, after one that began for the point next (or, kicked, before it) and ended now
+// with an outcome.
+func following(next, begun, now time.Time, interval time.Duration, o Outcome) time.Time {
+	late := now.Sub(next)
+	if late < 0 {
+		return next
+	}
+	newest := next.Add(late / interval * interval)
+	if o == Timeout && newest.After(begun) {
+		return newest
+	}
+	return newest.Add(interval)
 }
 
 func (r *Runner) deliver(res Result) {

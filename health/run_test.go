@@ -108,6 +108,58 @@ func TestAnOverlongCheckLeavesOutPointsOfTheGrid(t *testing.T) {
 	})
 }
 
+// TestAHangIsKnownAfterFallTimeouts: the timeout is the interval by default, so that each check of what hangs ends on the next point of
+// the grid, or a hair behind it.
+func TestAHangIsKnownAfterFallTimeouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newService()
+		w.outcome["a"], w.takes["a"] = Timeout, time.Hour
+		_, stop := w.start(t, every("a", time.Second, IsAlive))
+		begin := time.Now()
+		time.Sleep(20*time.Second + spread)
+		hung := w.count("a")
+		if hung < 20 || hung > 21 {
+			t.Errorf("%d checks of a second each in 20 seconds", hung)
+		}
+		w.set("a", 0, Pass)
+		first := w.begins("a")[0]
+		time.Sleep(5 * time.Second)
+		stop()
+		for _, at := range w.begins("a")[hung:] {
+			if at.Sub(first)%time.Second != 0 {
+				t.Errorf("the check %s after the first is not on the grid", at.Sub(first))
+			}
+		}
+		if n := w.count("a"); n < 24 || n > 26 {
+			t.Errorf("%d checks in %s", n, time.Since(begin))
+		}
+	})
+}
+
+func TestFollowing(t *testing.T) {
+	const sec = time.Second
+	at := func(d time.Duration) time.Time { return t0.Add(d) }
+	for name, c := range map[string]struct {
+		next, begun, now time.Duration
+		o                Outcome
+		want             time.Duration
+	}{
+		"in time":                        {0, 0, sec / 10, Pass, sec},
+		"kicked, before its point":       {sec, sec / 2, sec * 6 / 10, Timeout, sec},
+		"begun late, in time":            {0, sec / 5, sec / 2, Timeout, sec},
+		"a hair too late":                {0, 0, sec + 1, Pass, 2 * sec},
+		"a hair too late, and no answer": {0, 0, sec + 1, Timeout, sec},
+		"refused is not silent":          {0, 0, sec + 1, Fail, 2 * sec},
+		"several left out":               {0, 0, 3*sec + sec/2, Timeout, 3 * sec},
+		"made up for, in time again":     {sec, sec + 1, sec + sec/2, Timeout, 2 * sec},
+		"kicked, beyond its point":       {sec, sec / 2, sec + sec/4, Timeout, sec},
+	} {
+		if got := following(at(c.next), at(c.begun), at(c.now), sec, c.o); !got.Equal(at(c.want)) {
+			t.Errorf("%s: %s, want %s", name, got.Sub(t0), c.want)
+		}
+	}
+}
+
 func TestProbesDoNotAllFireAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		firsts := map[time.Duration]bool{}
