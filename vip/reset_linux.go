@@ -138,8 +138,12 @@ func (s *diag) reset(a netip.Addr) (int, error) {
 
 // list asks for the connections of one family that have the local address.
 func (s *diag) list(family byte, a netip.Addr, states uint32) ([]tcpSocket, error) {
+	return s.listBy(family, localFilter(a), states)
+}
+
+// listBy is list with a filter for any local addresses.
+func (s *diag) listBy(family byte, filter []byte, states uint32) ([]tcpSocket, error) {
 	body := diagRequest(family, states, [idLen]byte{})
-	filter := localFilter(a)
 	body = binary.NativeEndian.AppendUint16(body, uint16(unix.SizeofRtAttr+len(filter)))
 	body = binary.NativeEndian.AppendUint16(body, attrFilter)
 	body = append(body, filter...)
