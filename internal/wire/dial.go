@@ -118,7 +118,11 @@ func secure(ctx context.Context, raw *net.TCPConn, dead time.Duration, cfg *tls.
 	if err := setUserTimeout(rc, dead); err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: tls.Client(raw, cfg)}
+	quiet, err := hush(raw)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{Conn: tls.Client(quiet, cfg)}
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}

@@ -265,7 +265,11 @@ func (m *Mux) shake(h *handshake) (*Conn, error) {
 	if err := h.raw.SetDeadline(time.Now().Add(m.cfg.Handshake)); err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: tls.Server(h.raw, m.tls)}
+	raw, err := hush(h.raw)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{Conn: tls.Server(raw, m.tls)}
 	if err := c.Handshake(); err != nil {
 		return nil, err
 	}
