@@ -101,6 +101,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.slots.laps.begin()
 	}
 	n.slots.lapse(plan.Report, st, n.name)
+	n.leader.moves.lend(plan.Report, n.name)
 	n.renewer.say(plan.Report)
 	n.progress.Store(n.clock().UnixNano())
 	return earliest(plan.Wake, wake)

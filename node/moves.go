@@ -185,6 +185,19 @@ func (m *moves) seen(e placement.Event) {
 	}
 }
 
+// lend adds to the word of a new owner what it measured as the leader that decided for itself: such a leader hands leadership on as soon
+// as it owns, and the next one cannot know it.
+func (m *moves) lend(report placement.Report, self string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for group, r := range report.Groups {
+		if mv := m.of[group]; mv != nil && mv.to == self && mv.epoch == r.Lap.Epoch && !mv.applied.IsZero() && r.Lap.Acquired > 0 {
+			r.Lap.Committed, r.Lap.HandedOn = mv.took.Committed, mv.took.HandedOn
+			report.Groups[group] = r
+		}
+	}
+}
+
 // status is a recorded change of owner and where its time went, as far as it is known by now. What the new owner says counts
 // also where an earlier leader began to measure.
 func (m *moves) status(e placement.Event, lap placement.Lap) *api.Move {
@@ -196,6 +209,7 @@ func (m *moves) status(e placement.Event, lap placement.Lap) *api.Move {
 	}
 	if took.Acquired == 0 && lap.Epoch == e.Epoch {
 		took.Acquired, took.Announced, took.Online = lap.Acquired, lap.Announced, lap.Online
+		took.Committed, took.HandedOn = max(took.Committed, lap.Committed), max(took.HandedOn, lap.HandedOn)
 	}
 	out := api.NewMove(e, took, e.To == "" || took.Acquired > 0)
 	return &out

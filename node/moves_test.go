@@ -136,6 +136,55 @@ func TestANewLeaderKnowsWhatRodeAndWhatTheOwnerSays(t *testing.T) {
 	}
 }
 
+// TestALeaderThatBecomesTheOwnerTellsTheNextOneWhatItMeasured: w1 gives the group to itself and hands leadership on, so that only its word
+// as the new owner is left.
+func TestALeaderThatBecomesTheOwnerTellsTheNextOneWhatItMeasured(t *testing.T) {
+	w := newMover()
+	w.begin(w.now)
+	w.pass(1)
+	w.propose(placement.CmdRelease, placement.RuleMove, 4)
+	w.pass(4)
+	w.commit(placement.CmdRelease, "n1", "w1", 4)
+	w.pass(5)
+	w.say("n1", placement.GroupReport{Released: 4, Lap: placement.Lap{Epoch: 4, Took: placement.Took{Released: 5 * ms}}})
+	c, _ := w.propose(placement.CmdReleased, placement.RuleMove, 4)
+	lent := func(self string, lap placement.Lap) placement.Lap {
+		report := placement.Report{Groups: map[string]placement.GroupReport{"web": {Lap: lap}}}
+		w.lend(report, self)
+		return report.Groups["web"].Lap
+	}
+	mine := placement.Lap{Epoch: 5, Took: placement.Took{Acquired: 3 * ms}}
+	if got := lent("w1", mine); got != mine {
+		t.Errorf("before the entry was applied: %+v", got)
+	}
+	w.pass(6)
+	e := w.commit(placement.CmdReleased, "n1", "w1", 5)
+	e.Took = c.Took // as the history has it
+	for name, c := range map[string]struct {
+		self string
+		lap  placement.Lap
+	}{"another node": {"n2", mine}, "another epoch": {"w1", placement.Lap{Epoch: 6, Took: mine.Took}}, "not online yet": {"w1", placement.Lap{Epoch: 5}}} {
+		if got := lent(c.self, c.lap); got != c.lap {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	next := newMover()
+	if m := next.status(e, mine); !m.Part {
+		t.Errorf("of nothing: %+v", m)
+	}
+	if m := next.status(e, lent("w1", mine)); m.Part || !m.Done || m.Total != 19*ms {
+		t.Errorf("%+v", m)
+	}
+	// A takeover, whose one commit is lent.
+	w.propose(placement.CmdTakeover, placement.RuleNodeLost, 5)
+	w.pass(2)
+	e = w.commit(placement.CmdTakeover, "n2", "w1", 6)
+	mine.Epoch = 6
+	if m := next.status(e, lent("w1", mine)); m.Part || m.Total != 5*ms {
+		t.Errorf("a takeover: %+v", m)
+	}
+}
+
 // lapped is a node with one group of an address and a service, by a clock of the test.
 func lapped(now *time.Time) (*slots, *address, *slot, placement.State) {
 	clock := func() time.Time { return *now }
