@@ -154,12 +154,18 @@ func (d *DeadMan) protect() {
 
 // once starts one agent and returns when it has ended.
 func (d *DeadMan) once(ctx context.Context) (int, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return 1, fmt.Errorf("making the line to the agent: %w", err)
 	}
 	far := os.NewFile(uintptr(pair[1]), "line")
-	near := pair[0]
+	near, end := pair[0], os.NewFile(uintptr(pair[0]), "line")
+	defer end.Close()
+	words, err := end.SyscallConn()
+	if err != nil {
+		far.Close()
+		return 1, fmt.Errorf("making the line to the agent: %w", err)
+	}
 	_ = unix.SetsockoptInt(pair[1], unix.SOL_SOCKET, unix.SO_SNDBUF, lineRoom)
 	cmd := exec.Command(d.Agent[0], d.Agent[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -180,7 +186,6 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	d.mu.Unlock()
 	if err := cmd.Start(); err != nil {
 		far.Close()
-		unix.Close(near)
 		return 1, err
 	}
 	far.Close()
@@ -190,7 +195,7 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	d.mu.Unlock()
 	d.arm()
 	var line sync.WaitGroup
-	line.Go(func() { d.listen(near) })
+	line.Go(func() { d.listen(words, near) })
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	for {
@@ -215,7 +220,6 @@ func (d *DeadMan) once(ctx context.Context) (int, error) {
 	d.mu.Lock()
 	d.line = -1 // nobody reads from a descriptor that may be another's by now
 	d.mu.Unlock()
-	unix.Close(near)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return 1, err

@@ -1,6 +1,8 @@
 package fence
 
 import (
+	"syscall"
+
 	"golang.org/x/sys/unix"
 
 	"hacluster/internal/boottime"
@@ -14,17 +16,22 @@ const (
 	maxDrain = 1024
 )
 
-// listen takes the agent's words until its end of the line closes.
-func (d *DeadMan) listen(fd int) {
+// listen takes the agent's words until its end of the line closes. The runtime's poller waits for them: a thread that waited in a
+// system call would cost several wakes for each word.
+func (d *DeadMan) listen(line syscall.RawConn, fd int) {
 	buf := make([]byte, maxWord+1)
 	for {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(p, -1); err != nil && err != unix.EINTR {
-			d.Log.Error("waiting for a word of the agent", "err", err)
-			return
-		}
-		w, got, err := d.take(buf)
+		var w word
+		var got bool
+		var err error
+		waited := line.Read(func(uintptr) bool {
+			w, got, err = d.take(buf)
+			return got || err != nil
+		})
 		switch {
+		case waited != nil:
+			d.Log.Error("waiting for a word of the agent", "err", waited)
+			return
 		case err == errClosed:
 			return
 		case err != nil:
@@ -46,7 +53,7 @@ func (d *DeadMan) take(buf []byte) (w word, got bool, err error) {
 	if d.line < 0 {
 		return word{}, false, errClosed
 	}
-	n, _, err := unix.Recvfrom(d.line, buf, unix.MSG_DONTWAIT)
+	n, err := receive(d.line, buf)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
 		return word{}, false, nil

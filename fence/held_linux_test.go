@@ -292,7 +292,7 @@ func TestAnAgentThatNeverStopsTalkingDoesNotHoldTheDeadlineUp(t *testing.T) {
 			t.Fatal("it reads on and on")
 		default:
 			for range 100 {
-				agent.Alive()
+				agent.say(word{})
 			}
 		}
 	}
@@ -344,4 +344,61 @@ func FuzzHeld(f *testing.F) {
 			t.Fatalf("%+v became %+v, known %v, %v", h, h2, known, err)
 		}
 	})
+}
+
+// A dead man wakes up for every word: what says nothing new is left out, unless it is what the dead man waits for.
+func TestAnAgentThatTurnsDoesNotRepeatItself(t *testing.T) {
+	for name, c := range map[string]struct {
+		until time.Duration // of the lease, from now
+		kill  []resources.Spec
+		deaf  bool // the first words find no room
+		want  int  // of four calls
+	}{
+		"under a lease":                 {until: time.Minute, want: 0},
+		"nothing held":                  {want: 0},
+		"the lease has ended":           {until: -time.Second, want: 4},
+		"what to kill is not told yet":  {until: time.Minute, kill: []resources.Spec{{Group: "g", Name: "s"}}, deaf: true, want: 1},
+		"what to kill is told":          {until: time.Minute, kill: []resources.Spec{{Group: "g", Name: "s"}}, want: 0},
+		"no word has come through":      {until: time.Minute, deaf: true, want: 1},
+		"nothing held, nothing through": {deaf: true, want: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, agent := lineTo(t)
+			buf := make([]byte, maxWord+1)
+			words := func() (n int) {
+				for {
+					if _, got, err := d.take(buf); err != nil {
+						t.Fatal(err)
+					} else if !got {
+						return n
+					}
+					n++
+				}
+			}
+			fd := agent.fd
+			if c.deaf {
+				agent.fd = -1
+			}
+			if c.kill != nil {
+				agent.Exclusive(c.kill)
+			}
+			until := time.Time{}
+			if c.until != 0 {
+				until = boottime.Now().Add(c.until)
+			}
+			agent.Deadline(until)
+			agent.fd = fd
+			words()
+			for range 4 {
+				agent.Alive()
+			}
+			if n := words(); n != c.want {
+				t.Errorf("%d words, want %d", n, c.want)
+			}
+			agent.said = agent.said.Add(-aliveEvery)
+			if agent.Alive(); words() != 1 {
+				t.Error("says nothing any more")
+			}
+		})
+	}
 }

@@ -24,10 +24,12 @@ type Line struct {
 	fd   int
 	gone chan struct{}
 
-	mu   sync.Mutex
-	kill []resources.Spec
-	told bool // kill has been told
-	news []Told
+	mu    sync.Mutex
+	kill  []resources.Spec
+	told  bool // kill has been told
+	news  []Told
+	said  time.Time // the newest word, boot time
+	until time.Time // the newest deadline; zero: nothing is held
 
 	watchdog *WatchdogInfo
 	held     keeper
@@ -111,10 +113,11 @@ func (l *Line) say(w word) {
 	}
 	text, err := w.encode()
 	if err == nil {
-		err = unix.Send(l.fd, text, unix.MSG_NOSIGNAL)
+		err = send(l.fd, text)
 	}
-	if err == nil && w.Kill != nil {
-		l.told = true
+	if err == nil {
+		l.said = boottime.Now()
+		l.told = l.told || w.Kill != nil
 	}
 }
 
@@ -124,8 +127,22 @@ func (l *Line) Ready() { l.say(word{Ready: true}) }
 // Ending says that the agent ends because it was asked to: it is not to be started again.
 func (l *Line) Ending() { l.say(word{Ending: true}) }
 
-// Alive says nothing but that the agent's act loop turns.
-func (l *Line) Alive() { l.say(word{}) }
+// aliveEvery is the least time between two words that say nothing else: any word says as much, and the dead man, whose limits are
+// many times longer, wakes up for each.
+const aliveEvery = 500 * time.Millisecond
+
+// Alive says nothing but that the agent's act loop turns. Once the lease has ended each call is a word: then the dead man waits
+// for one.
+func (l *Line) Alive() {
+	now := boottime.Now()
+	l.mu.Lock()
+	ended := !l.until.IsZero() && !now.Before(l.until)
+	lately := now.Sub(l.said) < aliveEvery && (l.told || l.kill == nil)
+	l.mu.Unlock()
+	if ended || !lately {
+		l.say(word{})
+	}
+}
 
 // Deadline says until when what is held here may live; the zero time: nothing is held.
 func (l *Line) Deadline(until time.Time) {
@@ -134,6 +151,7 @@ func (l *Line) Deadline(until time.Time) {
 		ns = until.UnixNano()
 	}
 	l.mu.Lock()
+	l.until = until
 	l.held.deadline(ns) // first: who kills us may kill the dead man as well
 	l.mu.Unlock()
 	l.say(word{Until: &ns})
