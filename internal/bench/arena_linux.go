@@ -66,6 +66,8 @@ func (a *Arena) network(scenario, owner string) (known bool, err error) {
 		err = n.PowerCut()
 	case CablePulled:
 		err = n.CableOut()
+	case ServiceCable:
+		err = n.CableOut(0)
 	case SilentPort:
 		err = n.Silence()
 	case CutFromPeers:
@@ -86,6 +88,8 @@ func (a *Arena) mendNetwork(scenario, owner string) (known bool, err error) {
 	case NoFault:
 	case CablePulled:
 		err = a.Lab.Node(owner).CableIn()
+	case ServiceCable:
+		err = a.Lab.Node(owner).CableIn(0)
 	case SilentPort, CutFromPeers, OutgoingCut, IncomingCut:
 		err = a.Lab.Heal()
 	default:
@@ -159,7 +163,8 @@ func poll(ctx context.Context, limit time.Duration, ok func() bool) error {
 
 // Options of a system.
 type Options struct {
-	Bin string // required: folder with had, hactl and testservice
+	Bin      string // required: folder with had, hactl and testservice
+	Networks int    // optional: 1 (default), or 2, of which clients are on the first only
 }
 
 // station is what the systems without had have in common: a lab in which the service runs on both members.
@@ -174,7 +179,7 @@ func (s *station) Name() string { return s.name }
 // lay makes the lab.
 func (s *station) lay(ctx context.Context) (err error) {
 	s.a = &Arena{}
-	if s.a.Lab, err = lab.New(ctx, lab.Options{Name: "bench", Nodes: Nodes, Client: true}); err != nil {
+	if s.a.Lab, err = lab.New(ctx, lab.Options{Name: "bench", Nodes: Nodes, Client: true, Networks: s.o.Networks}); err != nil {
 		return err
 	}
 	s.a.VIP = s.a.Lab.VIP(0)

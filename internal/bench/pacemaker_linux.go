@@ -21,6 +21,7 @@ type pacemaker struct {
 	monitor  string // interval and timeout of the service's monitor operation
 	timeout  string
 	patience time.Duration
+	repeats  int // of ethmonitor, before it believes that there is no link
 	nodes    map[string]*lab.Container
 }
 
@@ -28,9 +29,9 @@ type pacemaker struct {
 // each second, with a timeout of a second.
 func newPacemaker(name string) func(Options) System {
 	return func(o Options) System {
-		p := &pacemaker{station: station{name: name, o: o}, monitor: "10s", timeout: "20s", patience: 15 * time.Second}
+		p := &pacemaker{station: station{name: name, o: o}, monitor: "10s", timeout: "20s", repeats: 5, patience: 15 * time.Second}
 		if name == PacemakerFast {
-			p.totem, p.monitor, p.timeout, p.patience = "  token: 300\n", "1s", "1s", 6*time.Second
+			p.totem, p.monitor, p.timeout, p.repeats, p.patience = "  token: 300\n", "1s", "1s", 1, 6*time.Second
 		}
 		return p
 	}
@@ -49,7 +50,7 @@ func (p *pacemaker) corosyncConf(node string) string {
 	fmt.Fprintf(&b, "totem {\n  version: 2\n  cluster_name: bench\n  transport: knet\n  crypto_cipher: none\n  crypto_hash: none\n%s}\n", p.totem)
 	b.WriteString("quorum {\n  provider: corosync_votequorum\n}\nnodelist {\n")
 	for i, name := range Nodes {
-		fmt.Fprintf(&b, "  node {\n    ring0_addr: %s\n    name: %s\n    nodeid: %d\n  }\n", p.a.Lab.Node(name).Addr(0), name, i+1)
+		fmt.Fprintf(&b, "  node {\n    ring0_addr: %s\n    name: %s\n    nodeid: %d\n  }\n", p.a.Lab.Node(name).Addr(max(p.o.Networks, 1)-1), name, i+1)
 	}
 	fmt.Fprintf(&b, "}\nlogging {\n  to_stderr: no\n  to_syslog: no\n  to_logfile: yes\n  logfile: %s\n  timestamp: hires\n}\n", p.a.Lab.Node(node).Path("log", "corosync.log"))
 	return b.String()
@@ -117,12 +118,27 @@ func options(stopped bool) string {
 	return fmt.Sprintf(`<crm_config><cluster_property_set id="options"><nvpair id="o1" name="stonith-enabled" value="false"/><nvpair id="o2" name="stop-all-resources" value="%t"/></cluster_property_set></crm_config>`, stopped)
 }
 
+// link has the address only where its interface has a link, in the notation of the CIB; nothing where the interface is also the way
+// to the others. What it is not told are the agent's own defaults.
+func (p *pacemaker) link() (resources, constraint string) {
+	if p.o.Networks < 2 {
+		return "", ""
+	}
+	return fmt.Sprintf(`<clone id="link-clone"><primitive id="link" class="ocf" provider="heartbeat" type="ethmonitor"><instance_attributes id="link-a">`+
+			`<nvpair id="l1" name="interface" value="eth0"/><nvpair id="l2" name="link_status_only" value="true"/><nvpair id="l3" name="repeat_count" value="%d"/></instance_attributes>`+
+			`<operations><op id="l4" name="monitor" interval="%s" timeout="60s"/><op id="l5" name="start" interval="0" timeout="60s"/><op id="l6" name="stop" interval="0" timeout="20s"/></operations></primitive></clone>`,
+			p.repeats, p.monitor),
+		`<rsc_location id="linked" rsc="vip"><rule id="linked-r" score="-INFINITY" boolean-op="or"><expression id="linked-1" attribute="ethmonitor-eth0" operation="not_defined"/>` +
+			`<expression id="linked-2" attribute="ethmonitor-eth0" operation="ne" value="1"/></rule></rsc_location>`
+}
+
 // configuration is given to the cluster once, section by section.
 func (p *pacemaker) configuration() [][2]string {
 	var away strings.Builder
 	for _, r := range []string{"vip", "service-clone"} {
 		fmt.Fprintf(&away, `<rsc_location id="%s-away" rsc="%s" node="witness" score="-INFINITY"/>`, r, r)
 	}
+	more, linked := p.link()
 	return [][2]string{
 		{"crm_config", options(true)}, // nothing starts before the constraints are there
 		{"resources", fmt.Sprintf(`<resources><primitive id="vip" class="ocf" provider="heartbeat" type="IPaddr2"><instance_attributes id="vip-a">`+
@@ -130,9 +146,9 @@ func (p *pacemaker) configuration() [][2]string {
 			`<meta_attributes id="vip-m"><nvpair id="v7" name="resource-stickiness" value="100"/></meta_attributes>`+
 			`<operations><op id="v4" name="monitor" interval="%[3]s" timeout="20s"/><op id="v5" name="start" interval="0" timeout="20s"/><op id="v6" name="stop" interval="0" timeout="20s"/></operations></primitive>`+
 			`<clone id="service-clone"><primitive id="service" class="ocf" provider="bench" type="service"><operations>`+
-			`<op id="s1" name="monitor" interval="%[3]s" timeout="%[4]s"/><op id="s2" name="start" interval="0" timeout="20s"/><op id="s3" name="stop" interval="0" timeout="20s"/></operations></primitive></clone></resources>`,
-			p.a.VIP.Addr(), p.a.VIP.Bits(), p.monitor, p.timeout)},
-		{"constraints", `<constraints>` + away.String() + `<rsc_colocation id="with" rsc="vip" with-rsc="service-clone" score="INFINITY"/>` +
+			`<op id="s1" name="monitor" interval="%[3]s" timeout="%[4]s"/><op id="s2" name="start" interval="0" timeout="20s"/><op id="s3" name="stop" interval="0" timeout="20s"/></operations></primitive></clone>%[5]s</resources>`,
+			p.a.VIP.Addr(), p.a.VIP.Bits(), p.monitor, p.timeout, more)},
+		{"constraints", `<constraints>` + away.String() + linked + `<rsc_colocation id="with" rsc="vip" with-rsc="service-clone" score="INFINITY"/>` +
 			`<rsc_order id="after" first="service-clone" then="vip"/></constraints>`},
 		{"crm_config", options(false)},
 	}
@@ -229,7 +245,7 @@ func (m monitored) whole() string {
 	}
 	for _, c := range m.Clones {
 		for _, r := range c.Resources {
-			if r.Role == "Started" && !r.Failed {
+			if r.ID == "service" && r.Role == "Started" && !r.Failed {
 				serving += len(r.Nodes)
 			}
 		}

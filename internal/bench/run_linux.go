@@ -40,8 +40,8 @@ const (
 	tries      = 3
 )
 
-// Run goes through all rounds. In each round every system is formed once and goes through all scenarios; both orders are turned
-// by one from round to round. It returns what it has when ctx ends.
+// Run goes through all rounds. In each round every system is formed, once for each number of networks, and goes through all
+// scenarios; both orders are turned by one from round to round. It returns what it has when ctx ends.
 func (p Plan) Run(ctx context.Context) (runs Runs, err error) {
 	if err := missing(p.Systems); err != nil {
 		return nil, err
@@ -51,11 +51,12 @@ func (p Plan) Run(ctx context.Context) (runs Runs, err error) {
 	}
 	for round := range p.N {
 		for i, name := range p.systemsOf(round) {
-			list := turned(p.Scenarios, round+i)
-			got, err := p.session(ctx, round+1, name, list)
-			runs = append(runs, got...)
-			if err != nil || ctx.Err() != nil {
-				return runs, errors.Join(err, ctx.Err())
+			for networks := 1; networks <= 2; networks++ {
+				got, err := p.session(ctx, round+1, name, networks, turned(p.Scenarios, round+i))
+				runs = append(runs, got...)
+				if err != nil || ctx.Err() != nil {
+					return runs, errors.Join(err, ctx.Err())
+				}
 			}
 		}
 	}
@@ -75,13 +76,15 @@ func turned(list []string, by int) []string {
 	return slices.Concat(list[by:], list[:by])
 }
 
-// session takes one system through scenarios. A system that got stuck is formed anew.
-func (p Plan) session(ctx context.Context, round int, name string, list []string) (runs Runs, err error) {
+// session takes one system through those of a list of scenarios that need so many networks. A system that got stuck is formed anew.
+func (p Plan) session(ctx context.Context, round int, name string, networks int, list []string) (runs Runs, err error) {
 	maker := makers[name]
 	if maker == nil {
 		return nil, fmt.Errorf("no system %q", name)
 	}
-	s := maker(p.Options)
+	o := p.Options
+	o.Networks = networks
+	s := maker(o)
 	defer func() { err = errors.Join(err, s.Close()) }()
 	var a *Arena
 	for _, sc := range list {
@@ -91,6 +94,9 @@ func (p Plan) session(ctx context.Context, round int, name string, list []string
 		scenario, ok := Find(sc)
 		if !ok {
 			return runs, fmt.Errorf("no scenario %q", sc)
+		}
+		if scenario.networks() != networks {
+			continue
 		}
 		r, spoiled := Run{}, 0
 		var trouble []string

@@ -15,6 +15,7 @@ const (
 	LowerPriority = "lowered priority"
 	PowerCut      = "power cut"
 	CablePulled   = "cable pulled"
+	ServiceCable  = "service cable"
 	SilentPort    = "silent port"
 	DaemonsKilled = "daemons killed"
 	DaemonsFrozen = "daemons frozen"
@@ -31,6 +32,7 @@ var Scenarios = []Scenario{
 	{LowerPriority, "keepalived: the owner's priority falls under the other's. had: the configuration prefers the other node, with failback allowed"},
 	{PowerCut, "the switch port goes down, everything on the node is killed, its addresses are gone"},
 	{CablePulled, "the port goes down, the node lives on"},
+	{ServiceCable, "the same, of the network that clients use; the nodes hear each other on a second one"},
 	{SilentPort, "the port stays up, but no frame passes"},
 	{DaemonsKilled, "kill -9 of all daemons of the cluster manager at once"},
 	{DaemonsFrozen, "SIGSTOP of all of them"},
@@ -49,6 +51,14 @@ func Find(name string) (Scenario, bool) {
 		return Scenario{}, false
 	}
 	return Scenarios[i], true
+}
+
+// networks is how many the nodes have in the scenario: clients are on the first one only.
+func (s Scenario) networks() int {
+	if s.Name == ServiceCable {
+		return 2
+	}
+	return 1
 }
 
 // moves tells that an administrator asked for another owner, so that the scenario is over only when that one answers.
