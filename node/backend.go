@@ -219,8 +219,9 @@ func (b backend) remove(ctx context.Context, w api.Write) (api.Reply, error) {
 				fmt.Sprintf("move the group away first; if %s is certainly powered off and will not return, repeat with --force", w.Node), "node %s owns group %s", w.Node, name)
 		}
 	}
-	// Not even by force before its lease has run out: it may be alive and only unheard.
-	if left := b.n.leader.leaseLeft(w.Node, st); w.Force && left > 0 && owns(st, w.Node) {
+	// Not even by force before its lease has run out: it may be alive and only unheard. And from then on it gets none for what
+	// it owns, should it speak again before it is removed.
+	if left := b.writeOff(w, st); left > 0 {
 		return api.Reply{}, api.Errorf(api.CodeRefused, "repeat the command in "+left.Round(100*time.Millisecond).String()+"; if the node is up, stop had there first",
 			"the lease of node %s has not run out yet", w.Node)
 	}
@@ -236,6 +237,17 @@ func (b backend) remove(ctx context.Context, w api.Write) (api.Reply, error) {
 		return reply, api.Errorf(api.CodeNoQuorum, "the leader goes on trying", "node %s is removed from the state, but not from the voters yet: %v", w.Node, err)
 	}
 	return reply, nil
+}
+
+// writeOff is how long the removal of a node by force must wait.
+func (b backend) writeOff(w api.Write, st placement.State) time.Duration {
+	switch {
+	case !w.Force || !owns(st, w.Node):
+		return 0
+	case w.DryRun:
+		return b.n.leader.leaseLeft(w.Node, st)
+	}
+	return b.n.leader.writeOff(w.Node)
 }
 
 func owns(st placement.State, node string) bool {

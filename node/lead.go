@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -51,6 +50,7 @@ type leader struct {
 	moved    time.Time         // last attempt to hand leadership away
 	settling time.Time         // since when no lease of a former timing should be left
 	former   map[string]bool   // boots of processes that were replaced in this term
+	settled  map[string]string // node -> boot of the process that was granted what every proposal before it had made
 	turn     turn              // the agent that is being started again
 	turned   map[string]uint64 // node -> configuration for which it was
 	seen     map[string]time.Time
@@ -143,50 +143,13 @@ func (l *leader) leading(ctx context.Context) bool {
 	}
 	l.mu.Lock()
 	l.term, l.ledger, l.reports, l.seen, l.former = term, lease.NewLedger(l.n.clock()), map[string]reported{}, map[string]time.Time{}, map[string]bool{}
-	l.turn, l.turned = turn{}, map[string]uint64{}
+	l.turn, l.turned, l.settled = turn{}, map[string]uint64{}, map[string]string{}
 	l.newFencing(ctx)
 	l.moves.forget()
 	l.mu.Unlock()
 	l.n.log.Info("leading", "term", term)
 	l.n.renewer.kick()
 	return true
-}
-
-// renew answers one renewal: it takes the report, has a quorum confirm that this node still leads, and grants.
-func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Grant, error) {
-	if err := l.take(node, m); err != nil {
-		return nil, err
-	}
-	if err := l.verify(ctx); err != nil {
-		return nil, err
-	}
-	// Followers may know of a commit before this node has applied it. A grant must not list what has been given up by such an
-	// entry: it waits for every proposal that is under way.
-	l.proposing.Lock()
-	defer l.proposing.Unlock()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ledger == nil || l.term != l.n.raft.Term() {
-		return nil, errNotLeader
-	}
-	st := l.n.raft.State()
-	if _, member := st.Nodes[node]; !member {
-		return nil, fmt.Errorf("node %s is not a member", node)
-	}
-	owned := map[string]uint64{}
-	for group, gs := range st.Groups {
-		if gs.Owner == node {
-			owned[group] = gs.Epoch
-		}
-	}
-	first := l.ledger.Confirmed(node).IsZero()
-	now := l.n.clock()
-	held := l.ledger.Confirm(node, owned, now)
-	l.fencing.heardOne(node, l.reports[node].ending, now, l.deafAfter())
-	if first {
-		l.kick()
-	}
-	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: l.n.timing().Duration}, nil
 }
 
 // take keeps a report unless it is older than the one kept.
@@ -466,6 +429,11 @@ func (l *leader) hasHeard() bool {
 func (l *leader) leaseLeft(node string, st placement.State) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.left(node, st)
+}
+
+// left is leaseLeft for a caller who holds mu.
+func (l *leader) left(node string, st placement.State) time.Duration {
 	wait := st.Floor
 	for _, g := range st.Policy.Groups {
 		wait = max(wait, g.TakeoverWait)

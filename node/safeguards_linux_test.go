@@ -12,14 +12,15 @@ import (
 	"hacluster/placement"
 )
 
-// Followers may act on an entry before the leader has applied it. A grant that is made meanwhile would list what that entry
-// has given to another, so it waits for the proposals under way (S1, S2).
-func TestAGrantWaitsForTheProposalsUnderWay(t *testing.T) {
+// Followers may act on an entry before the leader has applied it. A new process, whose copy of the state may be older than what
+// the one before promised, counts as caught up with the index of its first grant: that one waits for the proposals under way (S1, S2).
+func TestTheFirstGrantOfAProcessWaitsForTheProposalsUnderWay(t *testing.T) {
 	d := newDesk(t)
 	epoch, _ := d.owned()
 	d.leader.proposing.RLock() // as propose does while an entry is under way
 	got := make(chan *lease.Grant, 1)
 	m := d.renewal()
+	m.Boot = "its successor"
 	go func() {
 		g, err := d.leader.renew(t.Context(), "b", m)
 		if err != nil {
@@ -43,9 +44,41 @@ func TestAGrantWaitsForTheProposalsUnderWay(t *testing.T) {
 	if res, err := d.raft.Propose(t.Context(), placement.Command{Kind: placement.CmdTakeover, Group: "web", Epoch: epoch, Node: "c", At: time.Now()}); err != nil || !res.Applied {
 		t.Fatalf("%+v, %v", res, err)
 	}
+	index := d.raft.State().Index
 	d.leader.proposing.RUnlock()
-	if g := <-got; g == nil || g.Held["web"] != 0 {
-		t.Errorf("granted %+v, which c owns", g)
+	if g := <-got; g == nil || g.Held["web"] != 0 || g.Index < index {
+		t.Errorf("granted %+v; c owns it since index %d", g, index)
+	}
+}
+
+// A slow disk, which proposals wait for, must cost no lease: only a process that is new to this leader waits for them.
+func TestLaterGrantsDoNotWaitForProposals(t *testing.T) {
+	d := newDesk(t)
+	epoch, _ := d.owned()
+	d.leader.proposing.RLock() // as propose does while an entry is under way
+	defer d.leader.proposing.RUnlock()
+	if held := d.renew("b"); held["web"] != epoch {
+		t.Errorf("granted %v, want epoch %d", held, epoch)
+	}
+	for name, c := range map[string]struct{ node, boot string }{
+		"another process of the node": {"b", "its successor"},
+		"the node again after that":   {"c", "a process that only c has"},
+	} {
+		if _, settled, err := d.leader.settledFor(c.node, c.boot); settled || err != nil {
+			t.Errorf("%s: settled %v, %v", name, settled, err)
+		}
+	}
+	d.leader.mu.Lock()
+	d.leader.ledger = nil // as after a lost proposal
+	d.leader.mu.Unlock()
+	if _, _, err := d.leader.settledFor("b", "boot"); !errors.Is(err, errNotLeader) {
+		t.Errorf("without a ledger: %v, want %v", err, errNotLeader)
+	}
+	if !d.leader.leading(t.Context()) {
+		t.Fatal("it does not lead again")
+	}
+	if _, settled, err := d.leader.settledFor("b", "boot"); settled || err != nil {
+		t.Errorf("what an earlier ledger granted counts: settled %v, %v", settled, err)
 	}
 }
 
@@ -144,6 +177,31 @@ func TestAForcedRemovalWaitsForTheLease(t *testing.T) {
 		t.Fatal("it does not lead again")
 	}
 	steps("a new leader")
+}
+
+// Its lease may run out, an administrator may say that it is to go, and it may speak again before it is gone (S1).
+func TestANodeThatIsRemovedByForceIsGrantedNothing(t *testing.T) {
+	d := newDesk(t)
+	epoch, wait := d.owned()
+	w := api.Write{Verb: api.VerbRemove, Node: "b", Force: true}
+	if left := (backend{d.Node}).writeOff(w, d.raft.State()); left != wait {
+		t.Errorf("%v is left of the lease, want %v", left, wait)
+	}
+	if held := d.renew("b"); held["web"] != epoch {
+		t.Errorf("what was refused has an effect: granted %v", held)
+	}
+	d.pass(wait)
+	w.DryRun = true
+	if left := (backend{d.Node}).writeOff(w, d.raft.State()); left != 0 || len(d.leader.ledger.Withheld()) > 0 {
+		t.Errorf("a dry run: %v left, withheld %v", left, d.leader.ledger.Withheld())
+	}
+	w.DryRun = false
+	if left := (backend{d.Node}).writeOff(w, d.raft.State()); left != 0 {
+		t.Errorf("%v is left of the lease", left)
+	}
+	if held := d.renew("b"); len(held) > 0 {
+		t.Errorf("b is granted %v while it is removed", held)
+	}
 }
 
 // What a leader knew in an earlier term is worth nothing in a later one: another may have led in between and granted (S1).

@@ -174,26 +174,31 @@ inline forget(n) {	/* it is lost, or of no use any more */
 }
 
 #ifdef LAG		/* the leader's state may lag behind its own commit index */
-#ifdef READINDEX	/* and a round begins only when it does not */
-#define current(l) (applied[l] == commit)
+#ifdef READINDEX	/* and what a process is granted first waits until it does not */
+bit settled[2];		/* this process has been granted such an answer, whether it came or not */
+#define current(l, n) (settled[n] || applied[l] == commit)
+#define settle(n, is) settled[n] = is
 #else
-#define current(l) true
+#define current(l, n) true
+#define settle(n, is) skip
 #endif
 #else
-#define current(l) true
+#define current(l, n) true
+#define settle(n, is) skip
 #endif
 
 #define quorum(l) (term[other1(l)] == term[l] || term[other2(l)] == term[l])	/* another voter follows l */
 #define other1(l) (l == A -> B : A)
 #define other2(l) (l == W -> B : W)
 #ifdef M_VERIFY
-#define can_verify(l) (led[l])
+#define can_verify(l, n) (led[l])
 #else
-#define can_verify(l) (led[l] && quorum(l) && current(l))
+#define can_verify(l, n) (led[l] && quorum(l) && current(l, n))
 #endif
 
 inline verify(n, l) {	/* sent, and then a voter has answered l */
-	by[n] = l + 1; rage[n] = 0
+	by[n] = l + 1; rage[n] = 0;
+	settle(n, true)
 }
 
 #define granter(n) (by[n] - 1)
@@ -325,6 +330,9 @@ inline restart(n) {	/* the agent; its term and its addresses survive */
 	fi;
 	forget(n);
 	lage[n] = D; gidx[n] = 0; gheld[n] = 0; first[n] = 0;
+#ifndef M_SETTLED
+	settle(n, false);
+#endif
 #ifdef GAP
 	late[n] = 0; ticket[n] = 0
 #endif
@@ -397,8 +405,8 @@ inline tick() {
 	:: d_step { faulty -> SAY(n, restarts); restart(n); retire_all() }
 
 #define LEADER(n) \
-	:: d_step { can_verify(n) && may_renew(A) -> SAY(n, has the word of a quorum for a renewal of A); verify(A, n) } \
-	:: d_step { can_verify(n) && may_renew(B) -> SAY(n, has the word of a quorum for a renewal of B); verify(B, n) } \
+	:: d_step { can_verify(n, A) && may_renew(A) -> SAY(n, has the word of a quorum for a renewal of A); verify(A, n) } \
+	:: d_step { can_verify(n, B) && may_renew(B) -> SAY(n, has the word of a quorum for a renewal of B); verify(B, n) } \
 	:: d_step { can_commit(n) -> SAY(n, commits its proposal); committed(n); act_on(n) }
 
 #define can_elect (may_elect && newest < ELECTIONS)

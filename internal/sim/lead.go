@@ -16,7 +16,8 @@ type leader struct {
 	ledger  *lease.Ledger // nil: not leading, or before the barrier
 	reports []reported    // by node
 	asks    []ask
-	waiting []ask // verified, and a proposal is under way
+	waiting []ask // verified, of processes that are new to this leader, and a proposal is under way
+	settled []int // the process of each node that has been granted what every proposal before it had made
 	round   *round
 	slow    []bool // nodes that let a round wait
 	due     bool   // a decision is scheduled
@@ -83,6 +84,7 @@ func (l *leader) applied() {
 			since = since.Add(-time.Hour)
 		}
 		l.term, l.ledger, l.reports = p.m.disk.term, lease.NewLedger(since), make([]reported, len(p.w.nodes))
+		l.settled = make([]int, len(p.w.nodes))
 		l.slow = make([]bool, len(p.w.nodes))
 		p.kickRenew()
 		l.kick()
@@ -202,14 +204,25 @@ func (l *leader) end(r *round) {
 	}
 }
 
-// answer grants what has been verified. Followers may know of a commit before this node has applied it: a grant must not list what
-// has been given up by such an entry, so it waits for the proposal under way.
+// answer grants what has been verified. The first grant of a process waits for the proposal under way, as in package node
+// (settledFor); later ones do not.
 func (l *leader) answer() {
-	if l.busy == nil && len(l.waiting) > 0 && l.ledger != nil {
-		asks := l.waiting
-		l.waiting = nil
-		l.grant(asks)
+	if len(l.waiting) == 0 || l.ledger == nil {
+		return
 	}
+	asks := l.waiting
+	l.waiting = nil
+	ready := asks[:0:0]
+	for _, a := range asks {
+		switch {
+		case l.busy == nil, l.settled[a.from.m.i] == a.from.boot:
+			l.settled[a.from.m.i] = a.from.boot
+			ready = append(ready, a)
+		default:
+			l.waiting = append(l.waiting, a)
+		}
+	}
+	l.grant(ready)
 }
 
 func (l *leader) grant(asks []ask) {

@@ -1,0 +1,91 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"hacluster/lease"
+)
+
+// renew answers one renewal: it takes the report, has a quorum confirm that this node still leads, and grants.
+func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Grant, error) {
+	if err := l.take(node, m); err != nil {
+		return nil, err
+	}
+	if err := l.verify(ctx); err != nil {
+		return nil, err
+	}
+	term, settled, err := l.settledFor(node, m.Boot)
+	if err != nil {
+		return nil, err
+	}
+	if !settled {
+		l.proposing.Lock()
+		defer l.proposing.Unlock()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger == nil || l.term != term || term != l.n.raft.Term() {
+		return nil, errNotLeader
+	}
+	l.settled[node] = m.Boot
+	return l.grant(node, m)
+}
+
+// settledFor says in which term this node leads, and whether a grant to that process need not wait for the proposals that
+// are under way.
+//
+// Only the first one of a process does. Followers may know of a commit before this node has applied it: the process before
+// may have promised away what such an entry asked for, and the new one, whose copy of the state may be older, takes the index of its first grant for
+// what it must have caught up with (lease.Holder.UntilFor). It has to be one that includes the entry. A process that once
+// had such a grant never acts again for what it promised, because its own copy of the state never goes back, and what is
+// taken without a promise is withheld before it is proposed. So later grants may be made from a state that is behind, and a
+// slow disk, which proposals wait for, costs no lease.
+func (l *leader) settledFor(node, boot string) (term uint64, settled bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger == nil {
+		return 0, false, errNotLeader
+	}
+	return l.term, l.settled[node] == boot, nil
+}
+
+// grant confirms a node and lists what it may act for. The caller holds mu and has made sure that this node leads.
+func (l *leader) grant(node string, m renewal) (*lease.Grant, error) {
+	st := l.n.raft.State()
+	if _, member := st.Nodes[node]; !member {
+		return nil, fmt.Errorf("node %s is not a member", node)
+	}
+	owned := map[string]uint64{}
+	for group, gs := range st.Groups {
+		if gs.Owner == node {
+			owned[group] = gs.Epoch
+		}
+	}
+	first := l.ledger.Confirmed(node).IsZero()
+	now := l.n.clock()
+	held := l.ledger.Confirm(node, owned, now)
+	l.fencing.heardOne(node, l.reports[node].ending, now, l.deafAfter())
+	if first {
+		l.kick()
+	}
+	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: l.n.timing().Duration}, nil
+}
+
+// writeOff makes sure that no grant lists what a node owns any more, once no lease of it can be left; until then it returns
+// how long that takes and does nothing. It must come before a proposal that takes from a node without its word.
+func (l *leader) writeOff(node string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st := l.n.raft.State()
+	if left := l.left(node, st); left > 0 || l.ledger == nil {
+		return left
+	}
+	for group, gs := range st.Groups {
+		if gs.Owner == node {
+			l.ledger.Withhold(group, gs.Epoch)
+		}
+	}
+	return 0
+}
