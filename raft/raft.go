@@ -197,7 +197,8 @@ func (r *Raft) libraryConfig() *hraft.Config {
 	c.SnapshotThreshold = snapshotThreshold
 	c.SnapshotInterval = snapshotInterval
 	c.TrailingLogs = trailingLogs
-	c.PreVoteDisabled = false // an isolated node that comes back must not depose the leader
+	c.PreVoteDisabled = false  // an isolated node that comes back must not depose the leader
+	c.ShutdownOnRemove = false // nobody could wait for the end that the library began: Remove does
 	c.NoLegacyTelemetry = true
 	c.Logger = newLogger(r.cfg.Log)
 	return c
@@ -219,9 +220,6 @@ func (r *Raft) watch() {
 		for {
 			select {
 			case <-ch:
-				if r.raft.State() == hraft.Shutdown && r.ctx.Err() == nil {
-					r.cancel(ErrRemoved)
-				}
 				r.wakeAll()
 			case <-r.ctx.Done():
 				r.wakeAll()
@@ -396,12 +394,17 @@ func (r *Raft) AddVoter(ctx context.Context, name string) error {
 	})
 }
 
-// Remove takes a node out of the group; removing one that is not in it does nothing.
+// Remove takes a node out of the group; removing one that is not in it does nothing. A leader that removes itself ends its
+// part with ErrRemoved.
 func (r *Raft) Remove(ctx context.Context, name string) error {
 	defer r.hints.forget(hraft.ServerID(name)) // it may come back with an empty log
-	return r.change(ctx, "removing "+name, func() hraft.IndexFuture {
+	err := r.change(ctx, "removing "+name, func() hraft.IndexFuture {
 		return r.raft.RemoveServer(hraft.ServerID(name), 0, r.cfg.Timing.Election)
 	})
+	if err == nil && name == r.cfg.Name {
+		r.cancel(ErrRemoved)
+	}
+	return err
 }
 
 func (r *Raft) change(ctx context.Context, what string, f func() hraft.IndexFuture) error {
@@ -461,8 +464,6 @@ func (r *Raft) explain(err error) error {
 		return ErrNotLeader{Leader: leader}
 	case r.Err() != nil: // the library does not wrap
 		return r.Err()
-	case errors.Is(err, hraft.ErrRaftShutdown):
-		return ErrRemoved
 	}
 	return err
 }

@@ -2,10 +2,13 @@ package raft
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
 	hraft "github.com/hashicorp/raft"
+
+	"hacluster/placement"
 )
 
 // A new leader writes its first entry before it takes up anything else, and on a slow disk that can take longer than an
@@ -68,4 +71,27 @@ func TestCloseWaitsForWhatAFaultHasEnded(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
+}
+
+// A leader that removes itself ends its part, and is waited for: it is this package that ends the library's part, whose later
+// calls do not wait. The others go on.
+func TestALeaderThatRemovesItself(t *testing.T) {
+	c, leader := three(t)
+	leader.propose("before")
+	r := leader.raft
+	c.must(r.Remove(t.Context(), leader.name))
+	<-r.Done()
+	if err := r.Err(); !errors.Is(err, ErrRemoved) {
+		t.Errorf("it ended with %v, want %v", err, ErrRemoved)
+	}
+	if reflect.ValueOf(r.shutdown()).Elem().FieldByName("raft").IsNil() {
+		t.Error("the library ended its part by itself: Close does not wait for it")
+	}
+	if _, err := r.Propose(t.Context(), placement.Command{Kind: placement.CmdNote}); !errors.Is(err, ErrRemoved) {
+		t.Errorf("a proposal: %v, want %v", err, ErrRemoved)
+	}
+	leader.stop()
+	delete(c.nodes, leader.name)
+	c.leader().propose("after")
+	c.everyoneHas("after")
 }
