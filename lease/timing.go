@@ -99,7 +99,7 @@ func Derive(p Profile, l Layer, o Overrides) (Timing, error) {
 	var t Timing
 	switch {
 	case p == Fast && l == Gate:
-		t = ms(40, 310, 15, 45)
+		t = ms(30, 255, 15, 35)
 	case p == Fast:
 		t = ms(100, 1100, 50, 150)
 	case p == LAN && l == Gate:
