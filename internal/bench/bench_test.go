@@ -158,8 +158,10 @@ func TestBetween(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Between(text, "bench", nil); err != nil {
-		t.Errorf("docs/performance.md: %v", err)
+	for _, section := range []string{"bench", "load"} {
+		if _, err := Between(text, section, nil); err != nil {
+			t.Errorf("docs/performance.md: %v", err)
+		}
 	}
 }
 

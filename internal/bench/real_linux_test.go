@@ -68,24 +68,31 @@ func TestPacemakerIsWholeOnlyWithAllItsParts(t *testing.T) {
 	}
 }
 
-// TestShortBenchmark is a real one: two systems, two scenarios, once.
-func TestShortBenchmark(t *testing.T) {
+// realBench builds what real systems run, or skips the test.
+func realBench(t *testing.T, systems ...string) (bin string, ctx context.Context) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("needs real clusters: full run only")
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("needs real root: keepalived hears of processes in the machine's own namespaces only")
 	}
-	systems := []string{HadFast, KeepFast}
 	if list := Missing(systems...); len(list) > 0 {
 		t.Skip("needs ", strings.Join(list, " "))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
-	defer cancel()
-	bin := t.TempDir()
+	t.Cleanup(cancel)
+	bin = t.TempDir()
 	if err := lab.Build(ctx, bin, "hacluster/cmd/had", "hacluster/cmd/hactl", lab.TestService); err != nil {
 		t.Fatal(err)
 	}
+	return bin, ctx
+}
+
+// TestShortBenchmark is a real one: two systems, two scenarios, once.
+func TestShortBenchmark(t *testing.T) {
+	systems := []string{HadFast, KeepFast}
+	bin, ctx := realBench(t, systems...)
 	plan := Plan{N: 1, Systems: systems, Scenarios: []string{PlannedMove, ServiceKilled}, Options: Options{Bin: bin}, Say: t.Logf, Done: func(r Run) { t.Log(r) }}
 	runs, err := plan.Run(ctx)
 	if errors.Is(err, lab.ErrNotPermitted) {
@@ -117,6 +124,55 @@ func TestShortBenchmark(t *testing.T) {
 			}
 		} else if m := r.Move; m == nil || !m.Done || len(m.Phases) == 0 || m.From != r.From || m.To != r.To || m.Rule == "" {
 			t.Errorf("%s, %s: no phases of the move from %s to %s: %+v", r.System, r.Scenario, r.From, r.To, m)
+		}
+	}
+}
+
+// TestMovesInTheHistory reads what hactl events prints: what changed the owner since the load began, and nothing else.
+func TestMovesInTheHistory(t *testing.T) {
+	const text = `[{"seq":3,"time":"2026-11-22T02:59:59Z","kind":"takeover","group":"web","from":"tomcat1","to":"tomcat2","reason":{"rule":"node-lost"}},
+{"seq":4,"time":"2026-11-22T03:00:01Z","kind":"release","group":"web","from":"tomcat2","to":"tomcat1","reason":{"rule":"failover"}},
+{"seq":5,"time":"2026-11-22T03:00:02Z","kind":"released","group":"web","from":"tomcat2","to":"tomcat1","reason":{"rule":"failover"}},
+{"seq":6,"time":"2026-11-22T03:00:03Z","kind":"note","group":"web"},
+{"seq":7,"time":"2026-11-22T03:00:09Z","kind":"takeover","group":"web","from":"tomcat1","to":"tomcat1","reason":{"rule":"node-lost"}}]`
+	got, err := recordedMoves([]byte(text), t0)
+	want := []LoadMove{{2 * time.Second, "tomcat2", "tomcat1", "failover"}, {9 * time.Second, "tomcat1", "tomcat1", "node-lost"}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v: got %+v, want %+v", err, got, want)
+	}
+	if _, err := recordedMoves([]byte("busy"), t0); err == nil {
+		t.Error("what is no history was read")
+	}
+}
+
+// TestShortBenchmarkUnderLoad is a real one: two systems at once, with hogs on all of their nodes. How well they do is not judged.
+func TestShortBenchmarkUnderLoad(t *testing.T) {
+	bin, ctx := realBench(t, HadLan, KeepDefault)
+	l := Load{For: 10 * time.Second, Systems: []string{HadLan, KeepDefault, ByHand}, Options: Options{Bin: bin}, Say: t.Logf}
+	r, err := l.Run(ctx)
+	if errors.Is(err, lab.ErrNotPermitted) {
+		t.Skip("needs network namespaces: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log("\n" + r.Table())
+	if r.Hogs < r.Nodes || r.Nodes != 6 || len(r.Systems) != 2 || r.Lasted < l.For {
+		t.Fatalf("%+v", r)
+	}
+	if r.Idle > 0.1 {
+		t.Errorf("the processors were idle for %.0f %% of the time: that is no load", 100*r.Idle)
+	}
+	for _, x := range r.Systems {
+		// A connection each 50 ms, some of which come late.
+		if most := int(r.Lasted/loadEvery) + 25; x.Requests < most/4 || x.Requests > most || x.Gap < loadEvery/2 || x.P99 == 0 || x.Trouble != "" {
+			t.Errorf("%s measured nothing: %+v", x.System, x)
+		}
+		if x.Recorded != (x.System == HadLan) {
+			t.Errorf("%s: recorded %v", x.System, x.Recorded)
+		}
+		if x.System == HadLan && x.Double > 0 {
+			t.Errorf("two nodes answered for %s (S1)", x.Double)
 		}
 	}
 }

@@ -17,6 +17,16 @@ type Machine struct {
 	Versions   map[string]string `json:"versions"` // of the peers and tools, by Debian package
 }
 
+// versions names all that is known, in order.
+func (m Machine) versions() string {
+	list := make([]string, 0, len(m.Versions))
+	for name, v := range m.Versions {
+		list = append(list, name+" "+v)
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
+}
+
 // Report is a whole benchmark, as -json writes it.
 type Report struct {
 	Date    time.Time     `json:"date"`
@@ -25,6 +35,7 @@ type Report struct {
 	Command string        `json:"command"` // what repeats it
 	Machine Machine       `json:"machine"`
 	Runs    Runs          `json:"runs"`
+	Load    *LoadReport   `json:"load,omitempty"` // instead of runs
 }
 
 // JSON is the report with all runs.
@@ -42,18 +53,13 @@ func Read(text []byte) (r Report, err error) {
 // Section is the part of docs/performance.md that comes from the runs; picture and phases are the names of the pictures beside it.
 func (r Report) Section(picture, phases string) []byte {
 	var b bytes.Buffer
-	versions := make([]string, 0, len(r.Machine.Versions))
-	for name, v := range r.Machine.Versions {
-		versions = append(versions, name+" "+v)
-	}
-	slices.Sort(versions)
 	least, most := r.Runs.Count()
 	n := fmt.Sprintf("n = %d", least)
 	if most != least {
 		n = fmt.Sprintf("n = %d to %d", least, most)
 	}
 	fmt.Fprintf(&b, "Measured on %s, %s for each system and scenario, in %s, on %s, %d processors, Linux %s; %s.\n", r.Date.Format("2 January 2006"), n,
-		r.Took.Round(time.Minute), r.Machine.CPU, r.Machine.Processors, r.Machine.Kernel, strings.Join(versions, ", "))
+		r.Took.Round(time.Minute), r.Machine.CPU, r.Machine.Processors, r.Machine.Kernel, r.Machine.versions())
 	fmt.Fprintf(&b, "%d runs were repeated because the whole machine stood still during them for more than %d ms.", r.Runs.Repeated(), stallLimit.Milliseconds())
 	troubled := r.Runs.Troubled()
 	for _, system := range r.Runs.Systems() {

@@ -26,6 +26,7 @@ type order struct {
 	bin, from          string
 	write, list        bool
 	missing            bool
+	load               time.Duration
 	out, progress      io.Writer
 }
 
@@ -39,6 +40,7 @@ func parse(args []string, stderr io.Writer) (*order, error) {
 	fs.StringVar(&o.scenarios, "scenarios", "", "these `SCENARIOS` only, separated by commas; -list lists them")
 	fs.StringVar(&o.json, "json", "", "write all runs to this `FILE`")
 	fs.StringVar(&o.svg, "svg", "", "write the picture to this `FILE`, and that of the phases beside it as FILE-phases.svg")
+	fs.DurationVar(&o.load, "load", 0, "no faults: all systems at once for `DURATION` (1h), while every node has more to compute than it can")
 	fs.StringVar(&o.from, "from", "", "run nothing: take the runs of this `FILE`, written with -json")
 	fs.BoolVar(&o.write, "write", false, "write the results into the manual, and the pictures beside it")
 	fs.StringVar(&o.doc, "doc", "docs/performance.md", "the `FILE` that -write changes")
@@ -54,6 +56,9 @@ func parse(args []string, stderr io.Writer) (*order, error) {
 	}
 	if o.n < 1 || o.slowEvery < 1 {
 		errs = append(errs, fmt.Errorf("-n and -slow-every are 1 or more, not %d and %d", o.n, o.slowEvery))
+	}
+	if o.load < 0 || o.load > 0 && o.scenarios != "" {
+		errs = append(errs, errors.New("-load is a duration, and goes without -scenarios"))
 	}
 	return o, errors.Join(errs...)
 }
@@ -161,6 +166,9 @@ func (o *order) run(ctx context.Context, plan bench.Plan) (err error) {
 		defer plan.Stalls.Close()
 	}
 	plan.Say = func(format string, args ...any) { fmt.Fprintf(o.progress, format+"\n", args...) }
+	if o.load > 0 {
+		return o.loaded(ctx, plan)
+	}
 	r := bench.Report{Date: time.Now(), Rounds: plan.N, Command: o.command(), Machine: bench.ThisMachine(ctx, plan.Systems)}
 	var done bench.Runs
 	plan.Done = func(x bench.Run) {
@@ -182,9 +190,23 @@ func (o *order) run(ctx context.Context, plan bench.Plan) (err error) {
 	return errors.Join(err, o.results(r))
 }
 
+// loaded is the run under load.
+func (o *order) loaded(ctx context.Context, plan bench.Plan) error {
+	r := bench.Report{Date: time.Now(), Command: o.command(), Machine: bench.ThisMachine(ctx, plan.Systems)}
+	l, err := bench.Load{For: o.load, Systems: plan.Systems, Options: plan.Options, Stalls: plan.Stalls, Say: plan.Say}.Run(ctx)
+	r.Took, r.Load = time.Since(r.Date), &l
+	if err != nil || ctx.Err() != nil {
+		o.write = false
+	}
+	return errors.Join(err, o.results(r))
+}
+
 // command is how to repeat a run.
 func (o *order) command() string {
 	t := fmt.Sprintf("scripts/bench -n %d", o.n)
+	if o.load > 0 {
+		t = "scripts/bench -load " + o.load.String()
+	}
 	if o.slowEvery > 1 {
 		t += fmt.Sprintf(" -slow-every %d", o.slowEvery)
 	}
@@ -199,6 +221,9 @@ func (o *order) command() string {
 
 // results prints and writes what came out.
 func (o *order) results(r bench.Report) error {
+	if r.Load != nil {
+		return o.loadResults(r)
+	}
 	fmt.Fprint(o.out, r.Runs.Table())
 	if t := r.Runs.PhaseTable(); t != "" {
 		fmt.Fprintf(o.out, "\nWHERE THE TIME OF A MOVE GOES, median, ms\n%s", t)
@@ -223,6 +248,19 @@ func (o *order) results(r bench.Report) error {
 	return errors.Join(errs...)
 }
 
+// loadResults is results of a run under load: there are no pictures of it.
+func (o *order) loadResults(r bench.Report) error {
+	fmt.Fprint(o.out, r.Load.Table())
+	var errs []error
+	if o.json != "" {
+		errs = append(errs, o.keep(r))
+	}
+	if o.write {
+		errs = append(errs, o.rewrite("load", r.LoadSection()))
+	}
+	return errors.Join(errs...)
+}
+
 // beside is the name of the picture of the phases.
 func beside(picture string) string { return strings.TrimSuffix(picture, ".svg") + "-phases.svg" }
 
@@ -235,17 +273,22 @@ func (o *order) keep(r bench.Report) error {
 	return os.WriteFile(o.json, text, 0o644)
 }
 
-// document replaces what stands between the markers of the manual.
+// document writes the section of the faults.
 func (o *order) document(r bench.Report, picture string) error {
-	text, err := os.ReadFile(o.doc)
-	if err != nil {
-		return err
-	}
 	link, err := filepath.Rel(filepath.Dir(o.doc), picture)
 	if err != nil {
 		return err
 	}
-	out, err := bench.Between(text, "bench", r.Section(link, beside(link)))
+	return o.rewrite("bench", r.Section(link, beside(link)))
+}
+
+// rewrite replaces what stands between the markers of a section of the manual.
+func (o *order) rewrite(section string, put []byte) error {
+	text, err := os.ReadFile(o.doc)
+	if err != nil {
+		return err
+	}
+	out, err := bench.Between(text, section, put)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.doc, err)
 	}
