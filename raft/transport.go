@@ -195,6 +195,8 @@ type transport struct {
 	*hraft.NetworkTransport
 	r     *Raft
 	ready chan struct{} // closed when r is complete
+	awake chan struct{} // a heartbeat is sent, or was heard
+	begun time.Time     // heartbeats are due at whole intervals from here
 
 	mu       sync.Mutex
 	answered map[hraft.ServerID]time.Time // newest answer of a peer
@@ -207,7 +209,7 @@ type transport struct {
 const handoverPatience = 15 * time.Second
 
 func newTransport(r *Raft, logger hclog.Logger) *transport {
-	return &transport{r: r, ready: make(chan struct{}), answered: map[hraft.ServerID]time.Time{}, beats: map[hraft.ServerID]beat{}, NetworkTransport: hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
+	return &transport{r: r, ready: make(chan struct{}), awake: make(chan struct{}, 1), begun: time.Now(), answered: map[hraft.ServerID]time.Time{}, beats: map[hraft.ServerID]beat{}, NetworkTransport: hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
 		Logger:          logger,
 		Stream:          r.stream,
 		MaxPool:         maxConns,
@@ -266,6 +268,8 @@ type beat struct {
 // pace waits until the next heartbeat to a peer is due. The library sends five to ten in one timeout, which was the larger part
 // of what a cluster at rest used of the CPU. The first of a term, and one after a failure, are sent at once. The library counts the
 // contact from the answer, which comes after the wait.
+//
+// Those to all peers are due at the same instants, and so is what waits for Beat: waking up is most of what each of them costs.
 func (t *transport) pace(id hraft.ServerID, term uint64) {
 	t.mu.Lock()
 	last := t.beats[id]
@@ -273,14 +277,60 @@ func (t *transport) pace(id hraft.ServerID, term uint64) {
 	if last.term != term {
 		return
 	}
-	timeout := min(t.r.cfg.Timing.Heartbeat, t.r.raft.ReloadableConfig().HeartbeatTimeout) // whichever nodes go by while it changes
-	due := time.NewTimer(timeout/beatsPerTimeout - time.Since(last.begun))
+	due := time.NewTimer(time.Until(t.due(last.begun)))
 	defer due.Stop()
 	select {
 	case <-due.C:
+		t.beat()
 	case <-t.r.ctx.Done():
 	}
 }
+
+// due is the last of the common instants that is not later than one interval after the heartbeat before.
+func (t *transport) due(last time.Time) time.Time {
+	every := t.every()
+	return t.begun.Add(last.Sub(t.begun)/every*every + every)
+}
+
+// every is the interval of heartbeats.
+func (t *transport) every() time.Duration {
+	timeout := min(t.r.cfg.Timing.Heartbeat, t.r.raft.ReloadableConfig().HeartbeatTimeout) // whichever nodes go by while it changes
+	return interval(timeout, t.r.cfg.Timing.Renew)
+}
+
+// interval is the time between two heartbeats: a third of the timeout, or as much less as it takes for one of them to come just
+// before this node's lease is to be renewed. Then one wake serves both.
+func interval(timeout, renew time.Duration) time.Duration {
+	most := timeout / beatsPerTimeout
+	count := (renew + most/2) / most
+	if fits := (renew - renew/beatLead) / max(1, count); count > 0 && fits <= most {
+		return fits
+	}
+	return most
+}
+
+// beatLead is the part of the time between two renewals by which a heartbeat comes before the next one.
+const beatLead = 50
+
+// beat tells that this node is awake for a heartbeat.
+func (t *transport) beat() {
+	select {
+	case t.awake <- struct{}{}:
+	default:
+	}
+}
+
+// SetHeartbeatHandler implements hraft.Transport.
+func (t *transport) SetHeartbeatHandler(handle func(hraft.RPC)) {
+	t.NetworkTransport.SetHeartbeatHandler(func(rpc hraft.RPC) {
+		handle(rpc)
+		t.beat()
+	})
+}
+
+// Beat gets a value when a heartbeat is sent or heard: what is due soon costs least then, because this process is awake. It is for
+// one goroutine, and nothing may depend on it: a node without a leader has no heartbeats.
+func (r *Raft) Beat() <-chan struct{} { return r.trans.awake }
 
 // silence is how long ago a peer answered; a very long time when it never did.
 func (t *transport) silence(id hraft.ServerID) time.Duration {
