@@ -42,6 +42,7 @@ func TestPutBack(t *testing.T) {
 // TestConflict: a machine outside of the cluster has the address. The first start finds it, says its hardware address and
 // leaves it alone; when it is gone the administrator brings the group online.
 func TestConflict(t *testing.T) {
+	beside(t)
 	c, ctx := formed(t, Options{NoApply: true})
 	foreign := c.Lab.Client()
 	if err := foreign.AddAddr(c.VIP); err != nil {

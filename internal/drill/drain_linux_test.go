@@ -118,10 +118,7 @@ func (l *long) verdict(t *testing.T) {
 // TestPlannedMovesThatNobodyNotices moves the group to and fro under load of every kind: short requests, kept connections, slow
 // answers and long downloads, and none of them may fail or be cut short.
 func TestPlannedMovesThatNobodyNotices(t *testing.T) {
-	profile, bin := strings.Split(*timing, ",")[0], t.TempDir()
-	if err := lab.Build(t.Context(), bin, "hacluster/cmd/had", "hacluster/cmd/hactl", lab.TestService); err != nil {
-		t.Fatal(err)
-	}
+	profile := strings.Split(*timing, ",")[0]
 	for name, v := range map[string]struct {
 		o     Options
 		moves int // times -drill.n
@@ -134,7 +131,7 @@ func TestPlannedMovesThatNobodyNotices(t *testing.T) {
 		if name == "fast" && *runs == 1 && !strings.Contains(*timing, "fast") {
 			continue
 		}
-		v.o.Service, v.o.Bin = *service, bin
+		v.o.Service = *service
 		t.Run(name, func(t *testing.T) { movesUnnoticed(t, v.o, v.moves**runs) })
 	}
 }
@@ -250,6 +247,7 @@ func (k *talk) ask(bound time.Duration) (string, error) {
 // TestADrainOutlivesANode cuts the power of either node while connections of the old owner finish: those of the node that lives
 // go on, those of the dead one are reset as soon as it is known to be lost, and new ones have one owner throughout.
 func TestADrainOutlivesANode(t *testing.T) {
+	beside(t)
 	c, ctx := formed(t, Options{})
 	since := time.Now()
 	for _, lost := range []string{"the new owner", "the old owner", "an agent, which starts again"} {
@@ -327,6 +325,7 @@ func TestADrainOutlivesANode(t *testing.T) {
 
 // TestWhatDoesNotFinishIsCut shows the end of the time: what is open is reset, not left hanging, and the record counts it.
 func TestWhatDoesNotFinishIsCut(t *testing.T) {
+	beside(t)
 	c, ctx := formed(t, Options{})
 	from, err := c.Owner(ctx)
 	if err != nil {

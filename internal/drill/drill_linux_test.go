@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,8 +31,27 @@ func TestMain(m *testing.M) {
 	} else if err != nil {
 		fmt.Println("needs root or user namespaces:", err)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if programs != "" {
+		os.RemoveAll(programs)
+	}
+	os.Exit(code)
 }
+
+// built are the programs of the clusters of these tests, compiled once: to link them takes longer than to form a cluster.
+var (
+	programs string
+	built    = sync.OnceValues(func() (dir string, err error) {
+		if programs, err = os.MkdirTemp("", "had-programs-"); err != nil {
+			return "", err
+		}
+		return programs, lab.Build(context.Background(), programs, "hacluster/cmd/had", "hacluster/cmd/hactl", lab.TestService)
+	})
+)
+
+// beside lets a test run at one time with others of its kind, when all those have ended that must be alone: it checks what holds
+// however slow the machine is, and mostly waits. What measures, and where no client may notice anything, stays alone.
+func beside(t *testing.T) { t.Parallel() }
 
 func formed(t *testing.T, o Options) (*Cluster, context.Context) {
 	t.Helper()
@@ -39,6 +59,10 @@ func formed(t *testing.T, o Options) (*Cluster, context.Context) {
 	t.Cleanup(cancel)
 	if o.Log == nil {
 		o.Log = t.Logf
+	}
+	var err error
+	if o.Bin, err = built(); err != nil {
+		t.Fatal(err)
 	}
 	c, err := Form(ctx, o)
 	if err != nil {

@@ -230,6 +230,7 @@ func (r *rescue) last() uint64 {
 
 // TestFencing runs real agents, a fence agent that speaks the protocol of the package, and real power cuts.
 func TestFencing(t *testing.T) { // S1, S2, E1
+	beside(t)
 	r := rescued(t, Options{})
 	s := r.strip()
 	start := time.Now()

@@ -142,6 +142,7 @@ func (r *rescue) events(node string) (out []placement.Event) {
 
 // TestForceTheQuorum: two of three nodes are gone, the third goes on, the others come back under new identities.
 func TestForceTheQuorum(t *testing.T) { // S1, S4
+	beside(t)
 	r := rescued(t, Options{})
 	start := time.Now()
 	owner, err := r.Owner(r.ctx)
@@ -269,6 +270,7 @@ func flip(path string) error {
 
 // TestKilledMinorityLosesNothing: what the cluster has confirmed is in the history of every node at the end.
 func TestKilledMinorityLosesNothing(t *testing.T) { // S4
+	beside(t)
 	r := rescued(t, Options{})
 	limit := 20 * time.Second
 	if testing.Short() {
@@ -338,6 +340,7 @@ func TestKilledMinorityLosesNothing(t *testing.T) { // S4
 
 // TestAFullDiskCostsOneNode: it stops with a clear error and without its addresses; the others go on.
 func TestAFullDiskCostsOneNode(t *testing.T) { // S1, S4
+	beside(t)
 	var mounts []string
 	r := rescued(t, Options{Prepare: func(l *lab.Lab) error {
 		for _, node := range Nodes[:2] {

@@ -32,6 +32,9 @@ func systemd(t *testing.T, o Options) (*Cluster, context.Context) {
 		t.Fatal(err)
 	}
 	o.Log = t.Logf
+	if o.Bin, err = built(); err != nil {
+		t.Fatal(err)
+	}
 	c, err := FormSystemd(ctx, dir, o)
 	if err != nil {
 		t.Fatal(err)
