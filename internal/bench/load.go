@@ -35,6 +35,7 @@ type LoadReport struct {
 	Hogs    int           `json:"hogs"`     // processes that only compute
 	Nodes   int           `json:"nodes"`    // of all systems together
 	Idle    float64       `json:"idle"`     // share of the processors' time in which nobody wanted them, 0 to 1
+	Hogged  float64       `json:"hogged"`   // share of the processors' time that the hogs had, 0 to 1
 	Every   time.Duration `json:"every_ns"` // between two connections of each client
 	Stall   time.Duration `json:"stall_ns"` // longest time in which the machine itself stood still
 	Systems []LoadResult  `json:"systems"`
@@ -52,7 +53,7 @@ func (r LoadReport) Of(system string) (LoadResult, bool) {
 // Table is the result in text.
 func (r LoadReport) Table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s OF LOAD: %d hogs, %d nodes, %d systems at once; processors idle %.1f %%\n", r.Lasted.Round(time.Second), r.Hogs, r.Nodes, len(r.Systems), 100*r.Idle)
+	fmt.Fprintf(&b, "%s OF LOAD: %d hogs, %d nodes, %d systems at once\nprocessors: hogs %.1f %%, idle %.1f %%\n", r.Lasted.Round(time.Second), r.Hogs, r.Nodes, len(r.Systems), 100*r.Hogged, 100*r.Idle)
 	fmt.Fprintf(&b, "%-20s %6s %8s %8s %9s %9s %8s\n", "", "moves", "two, ms", "failed", "of", "gap, ms", "p99, ms")
 	for _, x := range r.Systems {
 		fmt.Fprintf(&b, "%-20s %6d %8d %8d %9d %9s %8s%s\n", x.System, len(x.Moves), ceilMS(x.Double), x.Failed, x.Requests, ms(x.Gap), ms(x.P99), x.note())
@@ -80,9 +81,9 @@ func (r LoadReport) line() string {
 func (r Report) LoadSection() []byte {
 	var b bytes.Buffer
 	l := r.Load
-	fmt.Fprintf(&b, "Measured on %s, for %s, on %s, %d processors, Linux %s; %s. %d hogs, a connection each %s for each system, processors idle %.1f %% of the time;\n"+
-		"the machine itself stood still for %s ms at most. Again:\n\n    %s\n\n",
-		r.Date.Format("2 January 2006"), spell(l.Lasted), r.Machine.CPU, r.Machine.Processors, r.Machine.Kernel, r.Machine.versions(), l.Hogs, l.Every, 100*l.Idle, ms(l.Stall), r.Command)
+	fmt.Fprintf(&b, "Measured on %s, for %s, on %s, %d processors, Linux %s; %s. %d hogs, which had %.1f %% of the processors' time; idle %.1f %%;\n"+
+		"a connection each %s for each system; the machine itself stood still for %s ms at most. Again:\n\n    %s\n\n",
+		r.Date.Format("2 January 2006"), spell(l.Lasted), r.Machine.CPU, r.Machine.Processors, r.Machine.Kernel, r.Machine.versions(), l.Hogs, 100*l.Hogged, 100*l.Idle, l.Every, ms(l.Stall), r.Command)
 	b.WriteString("| system | false moves | two nodes answered, ms | failed requests | of | longest gap, ms | p99, ms | moves by |\n|---|---|---|---|---|---|---|---|\n")
 	for _, x := range l.Systems {
 		by := "who answers"

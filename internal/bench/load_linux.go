@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +37,7 @@ const (
 	probeEvery = 20 * time.Millisecond // between two probes of a node
 	hogsPerCPU = 2                     // at least
 	loadTold   = time.Minute           // between two lines of progress
+	userTick   = 10 * time.Millisecond // of the times in /proc: USER_HZ is 100 wherever Go runs
 )
 
 // recorder is a system that keeps records of its moves.
@@ -86,13 +89,13 @@ func (l Load) Run(ctx context.Context) (r LoadReport, err error) {
 		nodes = append(nodes, x.a.Lab.Nodes()...)
 	}
 	r.Nodes = len(nodes)
-	hogs, stop, err := startHogs(nodes)
-	defer func() { err = errors.Join(err, stop()) }()
+	hogs, err := startHogs(nodes)
+	defer func() { err = errors.Join(err, hogs.stop()) }()
 	if err != nil {
 		return r, err
 	}
-	r.Hogs = hogs
-	return l.watch(ctx, r, all)
+	r.Hogs = len(hogs)
+	return l.watch(ctx, r, all, hogs)
 }
 
 // lighten replaces the instruments by ones that ask less often.
@@ -109,35 +112,55 @@ func (a *Arena) lighten(ctx context.Context) (err error) {
 	return a.steady(ctx, time.Now(), serveLimit)
 }
 
+// hogs are processes that only compute.
+type hogs []*lab.Proc
+
 // startHogs has processes compute in the nodes, each in turn, until each has one and each processor of this machine enough of them.
-// stop ends them.
-func startHogs(nodes []*lab.Node) (n int, stop func() error, err error) {
-	var hogs []*lab.Proc
-	stop = func() error {
-		var errs []error
-		for _, p := range hogs {
-			if end, _ := p.State(); end == "" {
-				errs = append(errs, p.Signal(unix.SIGKILL))
-			}
-		}
-		for _, p := range hogs {
-			<-p.Done()
-		}
-		return errors.Join(errs...)
-	}
-	for n = 0; n < max(len(nodes), hogsPerCPU*runtime.NumCPU()); n++ {
+// With an error it returns those that run.
+func startHogs(nodes []*lab.Node) (h hogs, err error) {
+	for n := range max(len(nodes), hogsPerCPU*runtime.NumCPU()) {
 		p, err := nodes[n%len(nodes)].Start(lab.ProcOptions{Name: "hog", Args: []string{"sh", "-c", "while :; do :; done"}})
 		if err != nil {
-			return n, stop, err
+			return h, err
 		}
-		hogs = append(hogs, p)
+		h = append(h, p)
 	}
-	return n, stop, nil
+	return h, nil
+}
+
+// stop ends them all.
+func (h hogs) stop() error {
+	var errs []error
+	for _, p := range h {
+		if end, _ := p.State(); end == "" {
+			errs = append(errs, p.Signal(unix.SIGKILL))
+		}
+	}
+	for _, p := range h {
+		<-p.Done()
+	}
+	return errors.Join(errs...)
+}
+
+// time is how long they have had a processor, all together.
+func (h hogs) time() (sum time.Duration) {
+	for _, p := range h {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // proc(5): from field 3 on
+		if len(fields) > 11 {
+			ticks, _ := strconv.ParseInt(fields[11], 10, 64) // utime
+			sum += time.Duration(ticks) * userTick
+		}
+	}
+	return sum
 }
 
 // watch waits for the end of the load and reads all instruments again and again.
-func (l Load) watch(ctx context.Context, r LoadReport, all []*loaded) (LoadReport, error) {
-	begun, idle := time.Now(), idleTime()
+func (l Load) watch(ctx context.Context, r LoadReport, all []*loaded, hogs hogs) (LoadReport, error) {
+	begun, idle, had := time.Now(), idleTime(), hogs.time()
 	for _, x := range all {
 		x.mark = begun
 		x.turns.serving = x.a.answering()
@@ -152,7 +175,10 @@ func (l Load) watch(ctx context.Context, r LoadReport, all []*loaded) (LoadRepor
 			r.Systems = append(r.Systems, x.res)
 		}
 		r.Lasted = time.Since(begun)
-		r.Idle = min(1, max(0, float64(idleTime()-idle)/float64(r.Lasted)/float64(runtime.NumCPU())))
+		share := func(d time.Duration) float64 {
+			return min(1, max(0, float64(d)/float64(r.Lasted)/float64(runtime.NumCPU())))
+		}
+		r.Idle, r.Hogged = share(idleTime()-idle), share(hogs.time()-had)
 		if l.Stalls != nil {
 			r.Stall = l.Stalls.Longest(begun, time.Now()).Length()
 		}
@@ -245,5 +271,5 @@ func idleTime() time.Duration {
 	if _, err := fmt.Sscan(line, &name, &user, &nice, &system, &idle); err != nil {
 		return 0
 	}
-	return time.Duration(idle) * 10 * time.Millisecond // USER_HZ is 100 on every machine that Go knows
+	return time.Duration(idle) * userTick
 }

@@ -10,7 +10,7 @@ import (
 func loadSample() Report {
 	r := sample()
 	r.Runs, r.Command = nil, "scripts/bench -load 1h0m0s"
-	r.Load = &LoadReport{Lasted: time.Hour + 200*msec, Hogs: 18, Nodes: 18, Idle: 0.0013, Every: 50 * msec, Stall: 74 * msec, Systems: []LoadResult{
+	r.Load = &LoadReport{Lasted: time.Hour + 200*msec, Hogs: 18, Nodes: 18, Idle: 0.0013, Hogged: 0.871, Every: 50 * msec, Stall: 74 * msec, Systems: []LoadResult{
 		{System: HadFast, Recorded: true, Requests: 72000, Failed: 3, Gap: 310 * msec, P99: 41 * msec, Moves: []LoadMove{{After: time.Minute, From: "tomcat1", To: "tomcat2", Why: "failover"},
 			{After: time.Hour, From: "tomcat2", To: "tomcat1", Why: "node-lost"}, {After: 2 * time.Minute, From: "tomcat1", To: "tomcat2", Why: "failover"}}},
 		{System: KeepFast, Requests: 71990, Failed: 250, Gap: 1200 * msec, P99: 300 * msec, Double: 700 * time.Microsecond, Moves: make([]LoadMove, 11)},

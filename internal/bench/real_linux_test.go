@@ -160,8 +160,9 @@ func TestShortBenchmarkUnderLoad(t *testing.T) {
 	if r.Hogs < r.Nodes || r.Nodes != 6 || len(r.Systems) != 2 || r.Lasted < l.For {
 		t.Fatalf("%+v", r)
 	}
-	if r.Idle > 0.1 {
-		t.Errorf("the processors were idle for %.0f %% of the time: that is no load", 100*r.Idle)
+	// Other jobs may have a part of the machine; all of the rest is the hogs'.
+	if r.Idle > 0.1 || r.Hogged < 0.02 {
+		t.Errorf("the processors were idle for %.0f %% of the time, the hogs had %.1f %%: that is no load", 100*r.Idle, 100*r.Hogged)
 	}
 	for _, x := range r.Systems {
 		// A connection each 50 ms, some of which come late.
