@@ -109,7 +109,7 @@ func (l *long) verdict(t *testing.T) {
 	l.workers.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t.Logf("%-6s %5d requests, %d failed, the longest took %s", l.kind, l.done, len(l.failed), l.worst.Round(time.Millisecond))
+	t.Logf("%-9s %5d requests, %d failed, the longest took %s", l.kind, l.done, len(l.failed), l.worst.Round(time.Millisecond))
 	if len(l.failed) > 0 || l.done == 0 {
 		t.Errorf("%s: %d of %d failed: %v", l.kind, len(l.failed), l.done, l.failed[:min(len(l.failed), 3)])
 	}
@@ -147,9 +147,11 @@ func movesUnnoticed(t *testing.T, o Options, moves int) {
 	stop := make(chan struct{})
 	loads := []*long{c.startLong(ctx, "/", 0, 10*time.Millisecond, 4, stop)}
 	loads = append(loads, c.startLong(ctx, "/big", bigFile, 500*time.Millisecond, 0, stop))
-	if *service == "test" {
-		loads = append(loads, c.startLong(ctx, "/slow", 0, 200*time.Millisecond, 0, stop))
+	slow := "/slow"
+	if o.Service == "tomcat" {
+		slow = lab.TomcatSlow
 	}
+	loads = append(loads, c.startLong(ctx, slow, 0, 200*time.Millisecond, 0, stop))
 	from, err := c.Owner(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,9 @@ type TomcatInstance struct {
 	Dir  string   // working directory
 }
 
+// TomcatSlow is a page of a prepared Tomcat that takes three seconds to answer.
+const TomcatSlow = "/cgi/slow"
+
 // Tomcat prepares a CATALINA_BASE in the node's var directory. Its root web application answers "node=NAME". It is tuned to
 // start fast (1 to 2 s): no JSP compiler, no scan of jars, the first-tier compiler only. An error that wraps os.ErrNotExist
 // says that Tomcat or Java is not installed.
@@ -63,15 +66,17 @@ func Tomcat(n *Node, o TomcatOptions) (TomcatInstance, error) {
 	server := strings.NewReplacer("@BIND@", xmlAttr.Replace(o.Bind), "@HTTP@", strconv.Itoa(o.HTTPPort), "@AJP@", strconv.Itoa(o.AJPPort),
 		"@SECRET@", secret, "@ROUTE@", n.Name).Replace(tomcatServerXML)
 	var errs []error
-	for _, d := range []string{"conf", "logs", "temp", "work", "webapps/ROOT/WEB-INF"} {
+	for _, d := range []string{"conf", "logs", "temp", "work", "webapps/ROOT/WEB-INF/cgi", "webapps/ROOT/META-INF"} {
 		errs = append(errs, os.MkdirAll(filepath.Join(base, d), 0o755))
 	}
 	for name, text := range map[string]string{
-		"conf/server.xml":              server,
-		"conf/web.xml":                 tomcatWebXML,
-		"conf/catalina.properties":     tomcatProperties,
-		"webapps/ROOT/index.html":      "node=" + n.Name + "\n",
-		"webapps/ROOT/WEB-INF/web.xml": `<web-app xmlns="https://jakarta.ee/xml/ns/jakartaee" version="6.0" metadata-complete="true"/>` + "\n",
+		"conf/server.xml":                   server,
+		"conf/web.xml":                      tomcatWebXML,
+		"conf/catalina.properties":          tomcatProperties,
+		"webapps/ROOT/index.html":           "node=" + n.Name + "\n",
+		"webapps/ROOT/WEB-INF/web.xml":      tomcatAppXML,
+		"webapps/ROOT/WEB-INF/cgi/slow":     "sleep 3\nprintf 'Content-Type: text/plain\\r\\n\\r\\nslow\\n'\n",
+		"webapps/ROOT/META-INF/context.xml": "<Context privileged=\"true\"/>\n", // the CGI servlet is refused without
 	} {
 		errs = append(errs, os.WriteFile(filepath.Join(base, name), []byte(text), 0o644))
 	}
@@ -110,6 +115,18 @@ const tomcatWebXML = `<?xml version="1.0" encoding="UTF-8"?>
   <servlet-mapping><servlet-name>default</servlet-name><url-pattern>/</url-pattern></servlet-mapping>
   <mime-mapping><extension>html</extension><mime-type>text/html</mime-type></mime-mapping>
   <welcome-file-list><welcome-file>index.html</welcome-file></welcome-file-list>
+</web-app>
+`
+
+// tomcatAppXML has shell scripts answer under /cgi; there is no compiler for pages here.
+const tomcatAppXML = `<web-app xmlns="https://jakarta.ee/xml/ns/jakartaee" version="6.0" metadata-complete="true">
+  <servlet>
+    <servlet-name>cgi</servlet-name>
+    <servlet-class>org.apache.catalina.servlets.CGIServlet</servlet-class>
+    <init-param><param-name>cgiPathPrefix</param-name><param-value>WEB-INF/cgi</param-value></init-param>
+    <init-param><param-name>executable</param-name><param-value>/bin/sh</param-value></init-param>
+  </servlet>
+  <servlet-mapping><servlet-name>cgi</servlet-name><url-pattern>/cgi/*</url-pattern></servlet-mapping>
 </web-app>
 `
 

@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"testing"
@@ -52,6 +54,23 @@ func TestTomcatServesHTTPAndAJPInANode(t *testing.T) {
 	pong := make([]byte, 5)
 	if _, err := io.ReadFull(conn, pong); err != nil || string(pong) != "AB\x00\x01\x09" {
 		t.Errorf("AJP ping: % x %v", pong, err)
+	}
+	web := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		err = l.Client().Do(func() (err error) {
+			conn, err = (&net.Dialer{}).DialContext(ctx, network, addr)
+			return err
+		})
+		return conn, err
+	}}}
+	asked := time.Now()
+	resp, err := web.Get("http://" + netip.AddrPortFrom(n.Addr(0), 8080).String() + TomcatSlow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if took := time.Since(asked); err != nil || resp.StatusCode != http.StatusOK || string(text) != "slow\n" || took < 3*time.Second {
+		t.Errorf("%s answered %s %q after %v, %v", TomcatSlow, resp.Status, text, took, err)
 	}
 	start = time.Now()
 	if err := p.Stop(10 * time.Second); err != nil {
