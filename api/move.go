@@ -20,6 +20,8 @@ type Move struct {
 	Total  time.Duration    `json:"total_ns"`         // sum of the phases
 	Phases []MovePhase      `json:"phases"`           // those that were measured, in order
 	Reason placement.Reason `json:"reason"`
+
+	Tickled int `json:"tickled,omitempty"` // clients that waited on connections to a lost owner and were told by the new one
 }
 
 // MovePhase is one part of the time that a move took; the parts of a Move can be stacked.
@@ -31,7 +33,7 @@ type MovePhase struct {
 
 // NewMove is the move of a recorded change of owner (placement.Event.Moves) with where its time went.
 func NewMove(e placement.Event, took placement.Took, done bool) Move {
-	m := Move{Seq: e.Seq, Time: e.Time, Group: e.Group, From: e.From, To: e.To, Epoch: e.Epoch, Leader: e.By, Done: done, Reason: e.Reason, Phases: []MovePhase{}}
+	m := Move{Seq: e.Seq, Time: e.Time, Group: e.Group, From: e.From, To: e.To, Epoch: e.Epoch, Leader: e.By, Done: done, Reason: e.Reason, Phases: []MovePhase{}, Tickled: took.Tickled}
 	witness := e.From
 	if e.Kind == string(placement.CmdTakeover) { // the owner said nothing
 		witness = e.By

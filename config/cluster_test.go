@@ -75,7 +75,7 @@ address = "10.0.0.5/24"`)
 				{Name: "ajp", Kind: health.KindAJP, Level: health.IsAlive, Interval: 5 * time.Second, Timeout: time.Second, Fall: 3, Rise: 2, Host: "127.0.0.1", Port: 8009},
 				{Name: "tcp", Kind: health.KindTCP, Level: health.LooksAlive, Interval: 300 * time.Millisecond, Timeout: 300 * time.Millisecond, Fall: 3, Rise: 2, Host: "127.0.0.1", Port: 8080},
 			}},
-			{ResourcePolicy: vip, Spec: address, Deadlock: 30 * time.Second, Address: netip.MustParsePrefix("10.0.0.5/24")},
+			{ResourcePolicy: vip, Spec: address, Deadlock: 30 * time.Second, Address: netip.MustParsePrefix("10.0.0.5/24"), Tickle: true},
 		},
 	}}}
 	if d := cmp.Diff(want, c, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {

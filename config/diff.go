@@ -172,6 +172,7 @@ func resourceFact(r Resource) fact {
 		{"type", string(s.Kind)},
 		{"address", address},
 		{"interface", r.Interface},
+		{"tickle", strconv.FormatBool(r.Tickle)},
 		{"unit", s.Unit},
 		{"command", command(s.Command)},
 		{"dir", s.Dir},

@@ -42,6 +42,7 @@ address = "10.0.0.9/24"
 	}{
 		{"nothing", nil, nil},
 		{"address", []string{"10.0.0.5", "10.0.0.6"}, []string{"group idm: resource vip: address 10.0.0.5/24 -> 10.0.0.6/24"}},
+		{"tickle", []string{"10.0.0.5/24\"", "10.0.0.5/24\"\ntickle = false"}, []string{"group idm: resource vip: tickle true -> false"}},
 		{"group renamed", []string{`"web"`, `"www"`}, []string{"group web: removed (vip)", "group www: added (vip)"}},
 		{"resource renamed", []string{`"tomcat"`, `"app"`}, []string{"group idm: resource tomcat: removed (systemd tomcat10.service)",
 			"group idm: resource vip: depends_on tomcat -> app", "group idm: resource app: added (systemd tomcat10.service)"}},

@@ -27,7 +27,7 @@ var clusterKeys = map[string][]string{
 		"retry_period_on_failure", "priority", "anti_affinity", "enforce_anti_affinity", "standby", "resource"},
 	"group.resource": {"name", "type", "depends_on", "run_on", "exclusive", "possible_owners", "restart_action", "restart_threshold",
 		"restart_period", "restart_delay", "pending_timeout", "deadlock_timeout", "stop_budget", "persistent_state", "looks_alive_interval", "is_alive_interval",
-		"address", "interface", "unit", "command", "dir", "env", "user", "stop_signal", "start", "stop", "status", "probe"},
+		"address", "interface", "tickle", "unit", "command", "dir", "env", "user", "stop_signal", "start", "stop", "status", "probe"},
 	"group.resource.probe": {"name", "type", "level", "interval", "timeout", "timeout_min", "fall", "rise", "host", "port", "url", "status", "body",
 		"header", "want_header", "max_latency", "ca_file", "server_name", "command", "unit", "pid_file", "process"},
 }
@@ -44,7 +44,7 @@ var tableTitle = map[string]string{
 
 // resourceFields are the keys that only some types of resource have.
 var resourceFields = map[string][]string{
-	"address": {"address"}, "interface": {"address"},
+	"address": {"address"}, "interface": {"address"}, "tickle": {"address"},
 	"unit":    {"systemd"},
 	"command": {"process"}, "env": {"process", "script"}, "user": {"process"}, "stop_signal": {"process"}, "dir": {"process", "script"},
 	"start": {"script"}, "stop": {"script"}, "status": {"script"},

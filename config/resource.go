@@ -114,6 +114,7 @@ func parseKind(t *table, r *Resource) {
 	case resources.KindAddress:
 		r.Address = parseAddress(t)
 		r.Interface = t.str("interface", "")
+		r.Tickle = t.boolean("tickle", true)
 	case resources.KindSystemd:
 		s.Unit = parseUnit(t, "unit", "")
 		s.EveryNode = r.RunOn == placement.RunOnEveryNode

@@ -62,6 +62,7 @@ type Resource struct {
 	Spec      resources.Spec
 	Address   netip.Prefix  // type = "address"
 	Interface string        // type = "address": empty: by subnet
+	Tickle    bool          // type = "address": clients of an owner that was lost are told
 	Owners    []string      // possible_owners of this resource; empty: all
 	Deadlock  time.Duration // deadlock_timeout: a driver call that ignores its bound is abandoned this long after it
 	Probes    []health.Spec

@@ -86,6 +86,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.slots.perform(a)
 	}
 	n.putBack(st, local)
+	n.tickles.follow(st, local, n.slots.all())
 	wake = earliest(wake, n.arm(st, local))
 	plan.Report.Version, plan.Report.Warnings = n.version, append(n.slots.warnings(), n.fences.warnings()...)
 	if plan.Report.Unsure = n.unsure(); plan.Report.Unsure != "" {

@@ -36,9 +36,11 @@ type address struct {
 	lease    leaseSource
 	possible bool // this node may own its group
 
-	plans drainSource            // nil: connections never go on
-	wake  func()                 // of the act loop
-	peer  atomic.Pointer[string] // how others reach this node there; empty: it cannot forward connections
+	plans    drainSource            // nil: connections never go on
+	tickles  tickleSource           // nil: nothing is known of a lost owner
+	tickling bool                   // its clients are tickled, and this node tells of its own
+	wake     func()                 // of the act loop
+	peer     atomic.Pointer[string] // how others reach this node there; empty: it cannot forward connections
 
 	lingers atomic.Bool // at the last look it was on this node behind a closed gate: it serves nobody, and must go
 
@@ -49,6 +51,8 @@ type address struct {
 	removed  bool // by us, since the last start
 	drain    *draining
 	last     *placement.DrainReport // of the drain that ended last, until the next start
+
+	tickled tickled // at the newest start of a new epoch
 
 	opened, announced time.Time // of the newest start: added and reachable, the first announcement sent; zero: it was not
 }
@@ -97,7 +101,7 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 		a.log.Warn("announcing address", "vip", a.spec.Address, "err", err)
 	}
 	announced := a.clock()
-	a.keepAnnouncing()
+	a.tickle(a.keepAnnouncing(), epoch)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.opened, a.announced = opened, announced
@@ -260,8 +264,9 @@ func (a *address) Status(context.Context) (resources.Status, error) {
 	return resources.Status{Running: true, Detail: detail}, nil
 }
 
-// keepAnnouncing repeats the announcement at growing intervals while the address is held under a lease.
-func (a *address) keepAnnouncing() {
+// keepAnnouncing repeats the announcement at growing intervals while the address is held under a lease. The context ends when the
+// address is given up, or announced anew.
+func (a *address) keepAnnouncing() context.Context {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.quiet != nil {
@@ -286,12 +291,18 @@ func (a *address) keepAnnouncing() {
 			}
 		}
 	})
+	return ctx
 }
 
 // reopened has the address announced anew after its gate had closed.
 func (a *address) reopened() {
 	a.log.Warn("the kernel gate had closed: the lease was renewed too late; it is open again", "vip", a.spec.Address)
-	a.keepAnnouncing()
+	ctx := a.keepAnnouncing()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if epoch := a.tickled.epoch; epoch > 0 {
+		a.announce.Go(func() { a.tickle(ctx, epoch) })
+	}
 }
 
 // adopt takes up the announcements of an address that was here before this process.

@@ -75,7 +75,7 @@ func TestGarbageIsAnErrorAndNoMessage(t *testing.T) {
 }
 
 func FuzzReadFrame(f *testing.F) {
-	for _, m := range []message{{ID: 1, AskTerm: true}, {ID: 2, Term: 3}, {ID: 3, Renew: &renewal{Seq: 1}}, {Grant: &lease.Grant{Held: map[string]uint64{"g": 1}}}} {
+	for _, m := range []message{{ID: 1, AskTerm: true}, {ID: 2, Term: 3}, {ID: 3, Renew: &renewal{Seq: 1}}, {ID: 4, Conns: &connList{Group: "g", Conns: []byte{1}}}, {Grant: &lease.Grant{Held: map[string]uint64{"g": 1}}}} {
 		var b bytes.Buffer
 		if err := writeFrame(&b, m); err != nil {
 			f.Fatal(err)

@@ -97,8 +97,10 @@ func (s *slots) detected(l *lap, group string, r placement.GroupReport, now time
 // acquired divides the time since the assignment at the moments that the addresses of the group noted.
 func (s *slots) acquired(l *lap, group string, now time.Time) {
 	open, told := l.begun, time.Time{}
+	l.Tickled = 0
 	for k, sl := range s.live {
 		if a, ok := sl.drv.(*address); ok && k.group == group {
+			l.Tickled += a.clients(l.Epoch)
 			if at, announced := a.moments(); at.After(open) {
 				open, told = at, announced
 			}

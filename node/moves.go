@@ -92,7 +92,7 @@ func (m *moves) heard(node string, old, report placement.Report) {
 			mv.took.Released = mv.leg(now, r.Lap.Epoch, r.Lap.Released)
 		case mv.kind != placement.CmdRelease && node == mv.to && r.Lap.Epoch == mv.epoch && r.Lap.Acquired > 0:
 			mv.leg(now, r.Lap.Epoch, r.Lap.Acquired+r.Lap.Announced+r.Lap.Online)
-			mv.took.Acquired, mv.took.Announced, mv.took.Online = r.Lap.Acquired, r.Lap.Announced, r.Lap.Online
+			mv.took.Acquired, mv.took.Announced, mv.took.Online, mv.took.Tickled = r.Lap.Acquired, r.Lap.Announced, r.Lap.Online, r.Lap.Tickled
 			m.finish(group, mv)
 		}
 	}
@@ -120,7 +120,7 @@ func (m *moves) finish(group string, mv *move) {
 	t := mv.took
 	m.log.Info("a change of owner is done", "group", group, "from", mv.from, "to", mv.to, "epoch", mv.epoch, "rule", mv.rule,
 		"detected", t.Detected, "decided", t.Decided, "committed", t.Committed, "released", t.Released, "handed_on", t.HandedOn,
-		"acquired", t.Acquired, "announced", t.Announced, "online", t.Online, "underway", t.Underway)
+		"acquired", t.Acquired, "announced", t.Announced, "online", t.Online, "underway", t.Underway, "tickled", t.Tickled)
 }
 
 // proposing completes a command that is about to be proposed; failed takes back what rides on it when it was not applied.
@@ -208,7 +208,7 @@ func (m *moves) status(e placement.Event, lap placement.Lap) *api.Move {
 		took = mv.took
 	}
 	if took.Acquired == 0 && lap.Epoch == e.Epoch {
-		took.Acquired, took.Announced, took.Online = lap.Acquired, lap.Announced, lap.Online
+		took.Acquired, took.Announced, took.Online, took.Tickled = lap.Acquired, lap.Announced, lap.Online, lap.Tickled
 		took.Committed, took.HandedOn = max(took.Committed, lap.Committed), max(took.HandedOn, lap.HandedOn)
 	}
 	out := api.NewMove(e, took, e.To == "" || took.Acquired > 0)

@@ -90,6 +90,7 @@ type Node struct {
 	renewer *renewer
 	leader  *leader
 	fences  *devices
+	tickles *tickles
 
 	actWake    chan struct{}
 	released   map[string]uint64 // promises of this process; only the act loop uses it
@@ -170,9 +171,9 @@ func Open(o Options) (_ *Node, err error) {
 	}
 	n.renewer, n.leader = newRenewer(n, boottime.NewSuspend(o.asleep)), newLeader(n)
 	n.renewer.start.begun = begun
-	n.fences = &devices{n: n}
+	n.fences, n.tickles = &devices{n: n}, newTickles(n, n.renewer.boot)
 	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer,
-		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}, ladder: n.ladder, plans: drainPlans{n}}
+		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}, ladder: n.ladder, plans: drainPlans{n}, tickles: n.tickles}
 	if err := os.MkdirAll(n.slots.stateDir, 0o750); err != nil {
 		return nil, err
 	}
@@ -347,7 +348,7 @@ func (n *Node) Run(ctx context.Context) error {
 	for _, serve := range servers {
 		n.loops.Go(serve)
 	}
-	for _, loop := range []func(context.Context){n.actLoop, n.renewer.loop, n.leader.loop, n.leader.verifyLoop, n.found, n.watchAddresses, n.keepPeers} {
+	for _, loop := range []func(context.Context){n.actLoop, n.renewer.loop, n.leader.loop, n.leader.verifyLoop, n.found, n.watchAddresses, n.keepPeers, n.tickles.loop} {
 		n.loops.Go(func() { loop(n.ctx) })
 	}
 	n.renewer.start.reach(&n.renewer.start.running, n.clock())

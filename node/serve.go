@@ -64,6 +64,11 @@ func (n *Node) answer(ctx context.Context, peer string, m message) message {
 	switch {
 	case m.AskTerm:
 		return message{Term: n.raft.Term()}
+	case m.Conns != nil:
+		if err := n.tickles.hear(peer, *m.Conns); err != nil {
+			return message{Refused: err.Error()}
+		}
+		return message{}
 	case m.Renew != nil:
 		ctx, cancel := context.WithTimeout(ctx, 2*n.timing().Renew)
 		defer cancel()

@@ -35,6 +35,7 @@ type slots struct {
 	wake     func()
 	ladder   *ladder
 	plans    drainSource
+	tickles  tickleSource
 	laps     laps
 
 	version  uint64 // of the configuration they were made from
@@ -164,7 +165,7 @@ func (s *slots) open(k key, r config.Resource, possible bool) {
 	var drv resources.Driver
 	var err error
 	if r.ResourcePolicy.Address {
-		a := &address{vips: s.vips, gate: s.gate, clock: s.clock, log: log, lease: s.leases, possible: possible, wake: s.wake, plans: s.plans,
+		a := &address{vips: s.vips, gate: s.gate, clock: s.clock, log: log, lease: s.leases, possible: possible, wake: s.wake, plans: s.plans, tickles: s.tickles, tickling: r.Tickle,
 			spec: vip.Spec{Group: k.group, Resource: r.Name, Address: r.Address, Interface: r.Interface}}
 		a.adoptDrain()
 		drv = a

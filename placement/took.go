@@ -25,6 +25,9 @@ type Took struct {
 	Announced time.Duration `json:"announced_ns,omitempty"` // the new owner: until the first announcement was sent
 	Online    time.Duration `json:"online_ns,omitempty"`    // the new owner: until all of the group was seen online
 	Underway  time.Duration `json:"underway_ns,omitempty"`  // messages between the leader and the two others, and their waiting
+
+	// Tickled is no time: how many clients that waited on connections to a lost owner the new one told of it.
+	Tickled int `json:"tickled,omitempty"`
 }
 
 // Lap is a node's own part of a change of owner, as it reports it.

@@ -89,7 +89,7 @@ func TestAnOlderFormatLoads(t *testing.T) {
 	if err := json.Unmarshal(b, &back); err != nil || back.Events[len(back.Events)-1].To != "n2" {
 		t.Errorf("%v: %+v", err, back.Events)
 	}
-	full := Event{Took: Took{time.Second, 2, 3, 4, 5, 6, 7, 8, 9}}
+	full := Event{Took: Took{time.Second, 2, 3, 4, 5, 6, 7, 8, 9, 10}}
 	if b, err = json.Marshal(full.Took); err != nil || len(b) > 250 {
 		t.Errorf("%d bytes in each event are too much: %s (%v)", len(b), b, err)
 	}

@@ -176,6 +176,9 @@ func (v *eventsVerb) line(ev placement.Event) {
 		}
 		if m := api.NewMove(ev, ev.Took, true); ev.Moves() && len(m.Phases) > 0 {
 			v.printf("       took %s: %s\n", millis(m.Total), wrap(strings.Join(tookParts(m), ", "), 12+len(millis(m.Total))+2, 12))
+			if m.Tickled > 0 {
+				v.printf("       %s\n", tickled(m))
+			}
 		}
 	}
 }

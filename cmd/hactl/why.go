@@ -91,6 +91,9 @@ func (e *env) took(m api.Move) {
 	if longest.Node != "" {
 		by = " on " + longest.Node
 	}
+	if m.Tickled > 0 {
+		e.item("Clients", tickled(m))
+	}
 	e.item("Longest", fmt.Sprintf("%s%s: %s of %s", longest.Name, by, millis(longest.Took), millis(m.Total)))
 }
 
@@ -99,6 +102,11 @@ func tookParts(m api.Move) (parts []string) {
 		parts = append(parts, p.Name+" "+millis(p.Took))
 	}
 	return parts
+}
+
+// tickled says what the new owner did about clients of the lost one.
+func tickled(m api.Move) string {
+	return fmt.Sprintf("tickled %d clients of the lost owner", m.Tickled)
 }
 
 func total(m api.Move) string {

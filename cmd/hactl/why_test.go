@@ -69,11 +69,23 @@ func TestABenchmarkCanStackWhatWhyPrints(t *testing.T) {
 
 func TestLongEventsSayWhatTheyTook(t *testing.T) {
 	w := tomcats()
-	w.Happen(placement.Event{Time: noon, Kind: "takeover", Group: "web", From: "n1", To: "n2", By: "w1", Took: placement.Took{Committed: 2 * time.Millisecond}},
+	w.Happen(placement.Event{Time: noon, Kind: "takeover", Group: "web", From: "n1", To: "n2", By: "w1", Took: placement.Took{Committed: 2 * time.Millisecond, Tickled: 12}},
 		placement.Event{Time: noon, Kind: "release", Group: "web", From: "n2", Took: placement.Took{Decided: time.Millisecond}})
 	d := sit(t, w)
 	d.hactl(bounded(t), "events", "--long")
-	if got := d.Out.String(); strings.Count(got, "took") != 1 || !strings.Contains(got, "took 2.0ms: committed 2.0ms\n") {
+	if got := d.Out.String(); strings.Count(got, "took") != 1 || !strings.Contains(got, "took 2.0ms: committed 2.0ms\n       tickled 12 clients of the lost owner\n") {
 		t.Error(got)
+	}
+}
+
+func TestWhySaysHowManyClientsWereTickled(t *testing.T) {
+	for n, want := range map[int]bool{0: false, 12: true} {
+		w := tomcats()
+		w.Update(timed)
+		w.Update(func(s *api.Status) { s.Groups[0].Move.Tickled = n })
+		d := sit(t, w)
+		if code := d.hactl(bounded(t), "why", "web"); code != 0 || strings.Contains(d.Out.String(), "tickled 12 clients of the lost owner\n") != want || strings.Contains(d.Out.String(), "tickled") != want {
+			t.Errorf("%d: %d, %s", n, code, d.Out)
+		}
 	}
 }
