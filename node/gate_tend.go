@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"hacluster/vip"
@@ -16,7 +17,8 @@ import (
 func (g *gatekeeper) tend(fronts []front) (reopened []netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.none != nil || len(fronts) == 0 && len(g.guarded) == 0 {
+	concerns := func(f front) bool { return f.possible || !f.until.IsZero() }
+	if g.none != nil || len(g.guarded) == 0 && !slices.ContainsFunc(fronts, concerns) { // a witness has nothing to guard
 		return nil
 	}
 	if g.clock().Sub(g.looked) >= gateEvery {

@@ -81,6 +81,19 @@ func TestGatekeeper(t *testing.T) {
 			b.tend([]front{absent(b)})
 			b.is("closed")
 		},
+		"a node that can own nothing sets nothing up and asks the kernel nothing": func(b *gateBench) {
+			begun := boottime.Now()
+			b.tend([]front{{addr: b.a, absent: true}})
+			b.is("no gate")
+			if !b.looked.Before(begun) {
+				b.t.Error("the kernel was asked")
+			}
+		},
+		"what it still has of an address that it could own is unguarded": func(b *gateBench) {
+			b.tend([]front{absent(b)})
+			b.tend([]front{{addr: b.a, absent: true}})
+			b.is("unguarded")
+		},
 		"one that serves is open when it is guarded": func(b *gateBench) {
 			b.tend([]front{b.leased(time.Minute)})
 			b.is("open")
