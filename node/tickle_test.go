@@ -127,8 +127,9 @@ func TestTheNewestListOfTheNewestEpochIsKept(t *testing.T) {
 	}
 	keep(3, "x", 5)
 	keep(3, "x", 4)
-	keep(3, "x", 5)
 	has(3, "x", 5)
+	keep(3, "x", 6)
+	has(3, "x", 6)
 	keep(3, "y", 1) // the agent was started again
 	has(3, "y", 1)
 	keep(4, "z", 1)

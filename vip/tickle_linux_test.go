@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -252,6 +253,26 @@ func TestSocketsOfThisNodeAreKnownAndOutliveATickle(t *testing.T) {
 			must(t, err)
 			return len(all[a]) == 1 && all[a][0].Conn == remote(live) && all[a][0].Cookie != 0
 		})
+	}
+}
+
+// A client that has said all it had to say may wait for the answer all the same.
+func TestAClientThatHasSaidAllStillWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	must(t, w.m1.Add(w.v4, time.Minute))
+	w.hoard(w.n1, "tcp4", 8)
+	a := w.addrs()[0]
+	c := w.dial(netip.AddrPortFrom(a, 8))
+	must(t, c.(*net.TCPConn).CloseWrite())
+	closeWait := func() bool {
+		return strings.Contains(run(t, "ip", "netns", "exec", w.n1, "cat", "/proc/net/tcp"), " 08 ") // TCP_CLOSE_WAIT
+	}
+	until(t, 2*time.Second, "the service has heard it", closeWait)
+	all, err := w.m1.Waiting([]netip.Addr{a})
+	must(t, err)
+	if len(all[a]) != 1 || !closeWait() {
+		t.Errorf("%v", all)
 	}
 }
 
