@@ -33,6 +33,7 @@ type renewal struct {
 	Boot   string           `json:"boot"` // random, one per process: orders reports of one process by Seq
 	Report placement.Report `json:"report,omitzero"`
 	Ending bool             `json:"ending,omitempty"` // this process ends because it was asked to: its silence is no sign of a death
+	Term   uint64           `json:"term,omitempty"`   // the sender's Raft term, read after the instant that its lease counts from; 0: not told
 
 	// At rest a report says the same ten times a second, and it is long where there are many groups. A leader that said that it
 	// has this version is told no more than that nothing has changed.

@@ -102,12 +102,29 @@ func (r *renewer) loop(ctx context.Context) {
 			wait /= 4
 		}
 		timer.Reset(wait)
+		if !r.due(ctx, changed, timer.C, time.Now().Add(wait-wait/8)) {
+			return
+		}
+	}
+}
+
+// due waits until the lease is to be renewed; false: ctx has ended. A heartbeat shortly before the time is taken for it: this
+// process is awake then, and so is the leader.
+func (r *renewer) due(ctx context.Context, changed <-chan struct{}, latest <-chan time.Time, soon time.Time) bool {
+	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-r.wake:
+			return true
 		case <-changed:
-		case <-timer.C:
+			return true
+		case <-latest:
+			return true
+		case <-r.n.raft.Beat():
+			if !time.Now().Before(soon) {
+				return true
+			}
 		}
 	}
 }

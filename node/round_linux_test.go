@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacluster/internal/boottime"
+	"hacluster/raft"
 )
 
 // A round of questions confirms a leader only by voters that answer with its own term (S1, S2).
@@ -41,6 +42,48 @@ func TestARoundBelievesOnlyVotersOfItsOwnTerm(t *testing.T) {
 		t.Error("voters of its own term do not confirm the leader either")
 	}
 	leader.cable.set(nil)
+}
+
+// A renewal of a voter is the word that a round would ask it for: no other is needed where two are a quorum, and none but one of
+// the leader's own term is good.
+func TestARenewalVouchesForItsLeader(t *testing.T) {
+	c := form(t, "a", "b", "w")
+	leader := c.leader()
+	term, l := leader.n.raft.Term(), leader.n.leader
+	sender := "b"
+	if leader.n.name == "b" {
+		sender = "a"
+	}
+	for name, x := range map[string]struct {
+		node string
+		term uint64
+		want bool
+	}{
+		"a voter of its term":      {sender, term, true},
+		"one of a later term":      {sender, term + 1, false},
+		"one of an earlier term":   {sender, term - 1, false},
+		"one that does not say it": {sender, 0, false},
+		"the leader itself":        {leader.n.name, term, false},
+		"somebody without a vote":  {"x", term, false},
+	} {
+		if got := l.vouched(x.node, renewal{Term: x.term}); got != x.want && leader.n.raft.Term() == term && leader.n.raft.IsLeader() {
+			t.Errorf("%s: vouched %v, want %v", name, got, x.want)
+		}
+	}
+	voters := func(n int) (out []raft.Server) {
+		for i := range n {
+			out = append(out, raft.Server{Name: string(rune('a' + i)), Voter: true})
+		}
+		return out
+	}
+	for n, want := range map[int]bool{2: true, 3: true, 4: false, 5: false} {
+		if got := majority(voters(n), "a", "b"); got != want {
+			t.Errorf("two of %d voters: a quorum %v, want %v", n, got, want)
+		}
+	}
+	if majority(append(voters(1), raft.Server{Name: "b"}), "a", "b") {
+		t.Error("one without a vote counts")
+	}
 }
 
 // After a suspend of the machine its lease is over at once, for the act loop and for an address that is being added: what

@@ -18,7 +18,7 @@ type told struct {
 
 // compose makes a renewal; the report is left out when the leader has it. The caller holds mu.
 func (r *renewer) compose(seq uint64, leader string) renewal {
-	m := renewal{Seq: seq, Boot: r.boot, Version: r.version, Report: r.report, Ending: r.ending}
+	m := renewal{Seq: seq, Boot: r.boot, Version: r.version, Report: r.report, Ending: r.ending, Term: r.n.raft.Term()}
 	if has := (told{leader, r.n.raft.Term(), r.version}); r.version > 0 && r.told == has && leader != r.n.name {
 		m.Same, m.Applied, m.Report = true, r.report.Applied, placement.Report{}
 	}

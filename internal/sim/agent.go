@@ -147,7 +147,8 @@ func (p *proc) renew() {
 		return
 	}
 	seq := p.holder.Send(p.m.clock())
-	p.w.sendLease(p.m, to, p.lateWord, func(q *proc) { q.lead.renew(ask{from: p, rev: p.rev, seq: seq, report: p.report}) })
+	a := ask{from: p, rev: p.rev, seq: seq, term: p.m.disk.term, report: p.report}
+	p.w.sendLease(p.m, to, p.lateWord, func(q *proc) { q.lead.renew(a) })
 }
 
 // granted takes the leader's answer, however late it comes: the holder judges.
