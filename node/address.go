@@ -42,6 +42,8 @@ type address struct {
 	wake     func()                 // of the act loop
 	peer     atomic.Pointer[string] // how others reach this node there; empty: it cannot forward connections
 
+	unplugged atomic.Bool // what it failed of last: it was held here when the carrier went
+
 	lingers atomic.Bool // at the last look it was on this node behind a closed gate: it serves nobody, and must go
 
 	mu       sync.Mutex
@@ -53,6 +55,8 @@ type address struct {
 	last     *placement.DrainReport // of the drain that ended last, until the next start
 
 	tickled tickled // at the newest start of a new epoch
+
+	epoch uint64 // of the newest start
 
 	opened, announced time.Time // of the newest start: added and reachable, the first announcement sent; zero: it was not
 }
@@ -66,6 +70,7 @@ type leaseSource interface {
 
 // Start adds the address and announces it. It waits for a lease that is long enough for the kernel's whole seconds.
 func (a *address) Start(ctx context.Context, epoch uint64) error {
+	a.startsIn(epoch)
 	link, err := a.vips.Resolve(a.spec)
 	if err != nil {
 		return err
@@ -73,6 +78,7 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 	if !link.Up || !link.Carrier {
 		return fmt.Errorf("interface %s has no carrier", link.Name)
 	}
+	a.unplugged.Store(false)
 	if !a.lease.proven(a.spec.Group) {
 		holder, found, err := a.vips.Conflict(ctx, a.spec, conflictWait)
 		if err != nil {
@@ -106,6 +112,25 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 	defer a.mu.Unlock()
 	a.opened, a.announced = opened, announced
 	return nil
+}
+
+// startsIn notes the epoch of a start. What failed in an earlier one says nothing about this one.
+func (a *address) startsIn(epoch uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.epoch != epoch {
+		a.epoch = epoch
+		a.unplugged.Store(false)
+	}
+}
+
+// cause is what the newest failure was of. A start without a carrier says no more than what failed before it: the address was not
+// probed for.
+func (a *address) cause() placement.Cause {
+	if a.unplugged.Load() {
+		return placement.CauseCarrier
+	}
+	return placement.CauseOther
 }
 
 // moments are when the newest start had the address reachable, and announced; by this node's clock.
@@ -255,6 +280,7 @@ func (a *address) Status(context.Context) (resources.Status, error) {
 		return resources.Status{}, err
 	}
 	if !link.Up || !link.Carrier {
+		a.unplugged.Store(true)
 		return resources.Status{Running: true, Failed: true, Detail: "interface " + link.Name + " has no carrier"}, nil
 	}
 	detail := "on " + link.Name

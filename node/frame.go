@@ -22,6 +22,7 @@ type message struct {
 	Known   uint64       `json:"known,omitempty"`    // with a grant: the leader has this version of the node's report
 	Again   bool         `json:"again,omitempty"`    // with a grant: this agent is to end, to be started again for a new timing
 	Conns   *connList    `json:"conns,omitempty"`    // owner of an address to who may be the next; answered by nothing but the answer
+	Cables  *cables      `json:"cables,omitempty"`   // any to any: which networks the sender has lost, or has again; answered by nothing but the answer
 	AskTerm bool         `json:"ask_term,omitempty"` // leader to voter
 	Term    uint64       `json:"term,omitempty"`     // its answer: the voter's Raft term at the time of answering
 	Refused string       `json:"refused,omitempty"`  // why there is no other answer

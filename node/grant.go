@@ -97,11 +97,12 @@ func (l *leader) grant(node string, m renewal) (*lease.Grant, error) {
 			owned[group] = gs.Epoch
 		}
 	}
-	first := l.ledger.Confirmed(node).IsZero()
 	now := l.n.clock()
+	// What a node that was silent reports counts from the moment that it is confirmed: nothing else would have it looked at.
+	news := now.Sub(l.ledger.Confirmed(node)) > l.n.timing().Suspect
 	held := l.ledger.Confirm(node, owned, now)
 	l.fencing.heardOne(node, l.reports[node].ending, now, l.deafAfter())
-	if first {
+	if news {
 		l.kick()
 	}
 	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: l.n.timing().Duration}, nil

@@ -91,6 +91,7 @@ type Node struct {
 	leader  *leader
 	fences  *devices
 	tickles *tickles
+	cabling *cabling
 
 	actWake    chan struct{}
 	released   map[string]uint64 // promises of this process; only the act loop uses it
@@ -194,11 +195,13 @@ func (n *Node) openNetwork() error {
 	if n.peers, err = identity.LoadPeers(n.cfg.DataDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	n.dialer = &wire.Dialer{Credentials: creds, Resolve: n.resolve, Allow: n.allow, Timeout: n.timing().Duration, DeadAfter: 2 * n.timing().Heartbeat}
+	paths := &wire.Paths{Resolve: n.resolve}
+	n.cabling = newCabling(n, paths)
+	n.dialer = &wire.Dialer{Credentials: creds, Resolve: n.resolve, Allow: n.allow, Timeout: n.timing().Duration, DeadAfter: 2 * n.timing().Heartbeat, Paths: paths}
 	n.links = &links{dial: func(ctx context.Context, peer string) (net.Conn, error) {
 		return n.dialer.Dial(ctx, peer, wire.ALPNLease)
 	}}
-	n.mux, err = wire.Listen(n.addresses(n.cfg.Port), wire.Config{Credentials: creds, Allow: n.allow, Log: n.log, DeadAfter: 2 * n.timing().Heartbeat})
+	n.mux, err = wire.Listen(n.addresses(n.cfg.Port), wire.Config{Credentials: creds, Allow: n.allow, Log: n.log, DeadAfter: 2 * n.timing().Heartbeat, Paths: paths})
 	return err
 }
 
@@ -348,7 +351,7 @@ func (n *Node) Run(ctx context.Context) error {
 	for _, serve := range servers {
 		n.loops.Go(serve)
 	}
-	for _, loop := range []func(context.Context){n.actLoop, n.renewer.loop, n.leader.loop, n.leader.verifyLoop, n.found, n.watchAddresses, n.keepPeers, n.tickles.loop} {
+	for _, loop := range []func(context.Context){n.actLoop, n.renewer.loop, n.leader.loop, n.leader.verifyLoop, n.found, n.watchAddresses, n.keepPeers, n.tickles.loop, n.cabling.loop} {
 		n.loops.Go(func() { loop(n.ctx) })
 	}
 	n.renewer.start.reach(&n.renewer.start.running, n.clock())
@@ -374,10 +377,14 @@ func (n *Node) logError(what string, err error) {
 	}
 }
 
-// watchAddresses wakes the address resources at each event of the kernel.
+// watchAddresses wakes the address resources at each event of the kernel, and follows the cables of this node.
 func (n *Node) watchAddresses(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := n.vips.Watch(ctx, func(vip.Change) { n.askVIPs.Store(true); n.wakeAct() })
+		err := n.vips.Watch(ctx, func(c vip.Change) {
+			n.cabling.follow(c) // first: the report of what failed is not to be sent into a dead network
+			n.askVIPs.Store(true)
+			n.wakeAct()
+		})
 		n.logError("watching addresses and links", err)
 		select {
 		case <-ctx.Done():

@@ -296,7 +296,9 @@ func (r *renewer) proven(group string) bool {
 	case placement.RuleStart, placement.RuleNode, placement.RuleConfig:
 		return gs.LastOwner == r.n.name
 	case placement.RuleFailover:
-		return len(gs.GivenUp) == 0 // else what failed ran on the owner only: the address itself, perhaps because it is taken
+		// Where a node was given up on, what failed ran on the owner only: the address itself, perhaps because it is taken. Not so
+		// where the owner held it until the cable was pulled.
+		return len(gs.GivenUp) == 0 || gs.Why.Cause == placement.CauseCarrier
 	default:
 		return true
 	}

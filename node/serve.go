@@ -64,6 +64,9 @@ func (n *Node) answer(ctx context.Context, peer string, m message) message {
 	switch {
 	case m.AskTerm:
 		return message{Term: n.raft.Term()}
+	case m.Cables != nil:
+		n.cabling.hear(peer, *m.Cables)
+		return message{}
 	case m.Conns != nil:
 		if err := n.tickles.hear(peer, *m.Conns); err != nil {
 			return message{Refused: err.Error()}

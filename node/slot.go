@@ -295,6 +295,9 @@ func (s *slot) local() placement.LocalResource {
 		lr.State = placement.StateInitializing
 	case s.failure != "":
 		lr.State, lr.Detail = placement.StateFailed, s.failure
+		if a, ok := s.drv.(*address); ok {
+			lr.Cause = a.cause()
+		}
 	case s.status.Running && verdict == health.Starting && s.adopted && !s.fold.Refuses():
 		// It may have been serving for long. What depends on it may stay, and must not come before this is known.
 		lr.State = placement.StateUnknown

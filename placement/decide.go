@@ -323,7 +323,7 @@ func (d *decider) inTrouble(g GroupPolicy, gs GroupState, r GroupReport) {
 	}
 	d.release(g, gs, to, Command{Counted: true, Failing: failing, RetryAt: d.v.Wall.Add(rp.RestartPeriod),
 		Reason: Reason{Rule: RuleFailover, Text: fmt.Sprintf("resource %s failed on %s; group %s fails over to %s", r.Resource, gs.Owner, g.Name, to),
-			Evidence: r.Evidence, Rejected: rejected}})
+			Evidence: r.Evidence, Rejected: rejected, Cause: r.Cause}})
 }
 
 // stay leaves a failing group where it is.

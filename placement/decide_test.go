@@ -416,3 +416,22 @@ func TestFailbackWindow(t *testing.T) {
 		}
 	}
 }
+
+// What the owner says of the cause stays with the reason until the group has its next owner, who goes by it.
+func TestTheCauseOfAFailoverStaysWithIt(t *testing.T) {
+	sc := newScene(t)
+	sc.ownedByN1()
+	sc.report("n1", GroupReport{Holding: true, Trouble: TroubleGivenUp, Resource: "tomcat", Cause: CauseCarrier})
+	for _, want := range []CommandKind{CmdRelease, CmdReleased} {
+		d := sc.decide()
+		if len(d.Commands) != 1 || d.Commands[0].Kind != want || d.Commands[0].Reason.Cause != CauseCarrier {
+			t.Fatalf("%+v, want %s because of the carrier", d.Commands, want)
+		}
+		next, res := sc.s.Apply(d.Commands[0])
+		if !res.Applied || next.Groups["web"].Why.Cause != CauseCarrier {
+			t.Fatalf("%+v: %+v", res, next.Groups["web"])
+		}
+		sc.s = next
+		sc.report("n1", GroupReport{Released: 1})
+	}
+}

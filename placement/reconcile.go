@@ -237,6 +237,7 @@ func (r *reconciler) do(kind ActionKind, res ResourcePolicy, restart bool, why s
 func (r *reconciler) tell() {
 	out := GroupReport{Released: r.released, Resources: map[string]ResourceReport{}}
 	standbys, ready := 0, 0
+	causes := map[Cause]bool{}
 	for _, res := range r.g.Resources {
 		lr := r.local[res.Name]
 		out.Resources[res.Name] = ResourceReport{State: lr.State, Verdict: lr.Verdict, Detail: lr.Detail, Since: lr.Wall}
@@ -254,9 +255,12 @@ func (r *reconciler) tell() {
 		}
 		if r.mine && lr.State == StateFailed && r.wanted(res) {
 			r.trouble(&out, res, lr)
+			causes[lr.Cause] = true
 		}
 	}
-	out.Ready = standbys > 0 && ready == standbys
+	if out.Ready = standbys > 0 && ready == standbys; len(causes) == 1 && causes[CauseCarrier] {
+		out.Cause = CauseCarrier
+	}
 	if r.gs.Owner == r.l.Node && r.gs.Phase == PhaseReleasing && r.released < r.gs.Epoch && !out.Holding {
 		r.promise, out.Released = r.gs.Epoch, r.gs.Epoch
 	}

@@ -291,8 +291,15 @@ func TestTheNodeReports(t *testing.T) {
 		"a failure with restarts left": {func(b *bench) { b.failed("tomcat", 0) }, func(r GroupReport) bool {
 			return r.Trouble == TroubleFailing && r.Resource == "tomcat" && len(r.Evidence) == 1
 		}},
-		"a failure without restarts left":    {func(b *bench) { b.failed("tomcat", 0, time.Minute) }, func(r GroupReport) bool { return r.Trouble == TroubleGivenUp }},
-		"the worse of two failures":          {func(b *bench) { b.failed("tomcat", 0); b.failed("disk", 0, time.Minute) }, func(r GroupReport) bool { return r.Trouble == TroubleGivenUp && r.Resource == "disk" }},
+		"a failure without restarts left": {func(b *bench) { b.failed("tomcat", 0, time.Minute) }, func(r GroupReport) bool { return r.Trouble == TroubleGivenUp }},
+		"the worse of two failures":       {func(b *bench) { b.failed("tomcat", 0); b.failed("disk", 0, time.Minute) }, func(r GroupReport) bool { return r.Trouble == TroubleGivenUp && r.Resource == "disk" }},
+		"the carrier is gone": {func(b *bench) {
+			b.set("disk", LocalResource{State: StateFailed, Failure: "no carrier", Cause: CauseCarrier})
+		}, func(r GroupReport) bool { return r.Trouble != "" && r.Cause == CauseCarrier }},
+		"the carrier is gone, and something else failed": {func(b *bench) {
+			b.set("disk", LocalResource{State: StateFailed, Failure: "no carrier", Cause: CauseCarrier})
+			b.failed("tomcat", 0)
+		}, func(r GroupReport) bool { return r.Trouble != "" && r.Cause == CauseOther }},
 		"no failure of what it does not own": {func(b *bench) { b.failed("tomcat", 0, time.Minute); b.elsewhere() }, func(r GroupReport) bool { return r.Trouble == "" }},
 		"a group that was given up":          {func(b *bench) { b.failed("tomcat", 0); b.group(func(g *GroupState) { g.Failed = true }) }, func(r GroupReport) bool { return r.Trouble == TroubleGivenUp }},
 		"a failure of what is wanted offline does not count": {func(b *bench) {

@@ -137,7 +137,16 @@ type Reason struct {
 	Text     string     `json:"text"`               // one sentence
 	Evidence []string   `json:"evidence,omitempty"` // what was seen
 	Rejected []Rejected `json:"rejected,omitempty"` // alternatives and why not
+	Cause    Cause      `json:"cause,omitempty"`    // of a failover, where it matters for who takes over
 }
+
+// Cause is why a resource failed, where that matters for who takes over.
+type Cause string
+
+const (
+	CauseOther   Cause = ""           // or not known: a floating address that failed may be held by a machine that is no node
+	CauseCarrier Cause = "no-carrier" // a floating address was held here, and the cable of its interface is out: nobody else had it
+)
 
 // Rejected is an alternative that was not taken.
 type Rejected struct {

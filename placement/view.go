@@ -77,6 +77,7 @@ type GroupReport struct {
 	Ready     bool                      `json:"ready,omitempty"`    // every run_on=every-node resource is online and healthy here
 	Trouble   Trouble                   `json:"trouble,omitempty"`
 	Resource  string                    `json:"resource,omitempty"` // the one in trouble
+	Cause     Cause                     `json:"cause,omitempty"`    // of all that failed
 	Evidence  []string                  `json:"evidence,omitempty"`
 	Blocked   string                    `json:"blocked,omitempty"` // a stop that cannot be proven: a human is needed
 	Resources map[string]ResourceReport `json:"resources,omitempty"`
@@ -121,6 +122,7 @@ type LocalResource struct {
 	Verdict  string
 	Detail   string
 	Failure  string      // why State is failed
+	Cause    Cause       // of the failure
 	Restarts []time.Time // restarts on this node, newest last
 	FailedAt time.Time   // when it failed last
 	Blocked  string      // its stop or kill cannot be proven

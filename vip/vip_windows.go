@@ -23,6 +23,9 @@ func (*Manager) Close() error { return nil }
 // Resolve always fails on Windows.
 func (*Manager) Resolve(Spec) (Link, error) { return Link{}, errWindows }
 
+// Unplugged always fails on Windows.
+func (*Manager) Unplugged() ([]netip.Addr, error) { return nil, errWindows }
+
 // AddBy always fails on Windows.
 func (*Manager) AddBy(Spec, time.Time) error { return errWindows }
 

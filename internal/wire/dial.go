@@ -23,12 +23,13 @@ type Dialer struct {
 	Stagger     time.Duration              // head start of one address before the next is tried beside it; 0: 100ms
 	Timeout     time.Duration              // bound on one address, handshake included; 0: 5s
 	DeadAfter   time.Duration              // silence of a peer after which its connection is dead; 0: 5s
+	Paths       *Paths                     // which addresses are out; nil: not known
 
 	mu   sync.Mutex
 	good map[string]string // node -> address that answered last
 }
 
-// Dial connects to a node. Its addresses are tried in order, beginning with the one that answered last; the next starts
+// Dial connects to a node. Its addresses are tried in order, beginning with the one that answered last, those that are out (Paths) at the end; the next starts
 // when one fails or after Stagger, the first finished handshake wins (RFC 8305). All attempts have ended when Dial
 // returns. The peer is proven to be the node.
 //
@@ -49,6 +50,7 @@ func (d *Dialer) Dial(ctx context.Context, node, alpn string) (net.Conn, error) 
 		d.good = map[string]string{}
 	}
 	d.good[node] = addr
+	c.release = d.Paths.note(c, alpn)
 	return c, nil
 }
 
@@ -74,16 +76,16 @@ func (d *Dialer) stagger() time.Duration {
 	return d.Stagger
 }
 
-// order puts the address that answered last first.
+// order puts the address that answered last first, and those that are out last.
 func (d *Dialer) order(node string) []string {
 	addrs := slices.Clone(d.Resolve(node))
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if i := slices.Index(addrs, d.good[node]); i > 0 {
 		good := addrs[i]
 		addrs = slices.Insert(slices.Delete(addrs, i, i+1), 0, good)
 	}
-	return addrs
+	d.mu.Unlock()
+	return d.Paths.last(node, addrs)
 }
 
 // attempt connects to one address and shakes hands.

@@ -31,6 +31,7 @@ type Config struct {
 	DeadAfter     time.Duration            // silence of a peer after which its connection is dead; 0: 5s
 	Handshake     time.Duration            // bound on one handshake; 0: 5s
 	MaxHandshakes int                      // under way at once; 0: 64
+	Paths         *Paths                   // notes connections; nil: nobody does
 }
 
 func (c *Config) setDefaults() {
@@ -292,7 +293,9 @@ func (m *Mux) deliver(c *Conn) error {
 		return fmt.Errorf("protocol %q is not served here (now)", alpn)
 	}
 	var end *time.Timer
+	forget := m.cfg.Paths.note(c, alpn)
 	c.release = func() {
+		forget()
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if end != nil {
@@ -306,6 +309,7 @@ func (m *Mux) deliver(c *Conn) error {
 	select {
 	case l.queue <- c:
 	default:
+		forget()
 		return fmt.Errorf("protocol %q: %d connections wait already", alpn, backlog)
 	}
 	m.conns[c] = struct{}{}

@@ -32,7 +32,7 @@ const (
 type Conn struct {
 	*tls.Conn
 	peer    pki.Identity
-	release func() // leaves the Mux's books; nil on dialed connections
+	release func() // leaves the books; nil: on none
 	once    sync.Once
 }
 
