@@ -149,6 +149,7 @@ func (c *cabling) hear(peer string, said cables) {
 	}
 	c.mu.Unlock()
 	if news {
+		c.n.log.Info("cables of another node", "node", peer, "out", said.Out[:min(len(said.Out), maxCables)])
 		c.paths.PeerOut(peer, said.Out[:min(len(said.Out), maxCables)])
 	}
 }
