@@ -94,6 +94,7 @@ func (t *transfer) receive(fd uintptr) bool {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&t.b[0])), uintptr(len(t.b)), syscall.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
+			happened()
 			t.n = int(n)
 			return true
 		case syscall.EINTR:
@@ -107,6 +108,7 @@ func (t *transfer) receive(fd uintptr) bool {
 }
 
 func (t *transfer) send(fd uintptr) bool {
+	happens()
 	for len(t.b) > 0 {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&t.b[0])), uintptr(len(t.b)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
 		switch errno {

@@ -133,3 +133,23 @@ func TestConnectionsAreQuiet(t *testing.T) {
 		}
 	}
 }
+
+// What was done before a byte was sent happened before what is done by who received it, for the race detector too: only under it
+// can this fail.
+func TestWhatGoesThroughAQuietConnectionIsInOrder(t *testing.T) {
+	a, b := hushed(t)
+	shared := 0
+	done := make(chan error, 1)
+	go func() {
+		shared = 1
+		_, err := a.Write([]byte{1})
+		done <- err
+	}()
+	if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	shared++ // before the channel says the same
+	if err := <-done; err != nil || shared != 2 {
+		t.Errorf("%d, %v", shared, err)
+	}
+}
