@@ -72,6 +72,7 @@ func (d *script) Stop(ctx context.Context, epoch uint64) error {
 func (d *script) confirm(ctx context.Context, epoch uint64, verb string, want bool) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmBound)
 	defer cancel()
+	var said error // what status said last; one that is interrupted at the end says nothing
 	for {
 		st, err := d.status(ctx, epoch)
 		switch {
@@ -79,14 +80,15 @@ func (d *script) confirm(ctx context.Context, epoch uint64, verb string, want bo
 			return nil
 		case err == nil && want && st.Failed:
 			return fmt.Errorf("confirming %s: status says: %s", verb, st.Detail)
-		case !pause(ctx, 100*time.Millisecond):
-			if err == nil {
-				err = fmt.Errorf("status says: %s", st.Detail)
-				if st.Running {
-					err = fmt.Errorf("%w: %w", ErrStillRunning, err)
-				}
-			}
-			return fmt.Errorf("confirming %s: %w: %w", verb, err, ctx.Err())
+		case err == nil && st.Running:
+			said = fmt.Errorf("%w: status says: %s", ErrStillRunning, st.Detail)
+		case err == nil:
+			said = fmt.Errorf("status says: %s", st.Detail)
+		case ctx.Err() == nil || said == nil:
+			said = err
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("confirming %s: %w: %w", verb, said, ctx.Err())
 		}
 	}
 }
