@@ -37,6 +37,7 @@ KillMode=process
 Delegate=yes
 OOMScoreAdjust=-1000
 Nice=-15
+LimitNICE=-15
 LimitRTPRIO=1
 CPUWeight=1000
 LimitMEMLOCK=infinity

@@ -48,7 +48,7 @@ func (v *runVerb) run(ctx context.Context, logTo io.Writer) error {
 	}
 	log := logger(cfg.Log, logTo)
 	if err := urgency.Raise(); err != nil {
-		log.Info("had runs with ordinary priority; on a busy machine it may lose its lease", "err", err)
+		log.Info("had runs without real-time priority; on a busy machine it may lose its lease", "err", err)
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, stopSignals...)

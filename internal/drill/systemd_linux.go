@@ -320,11 +320,21 @@ func (c *Cluster) Denied(ctx context.Context, node string) ([]string, error) {
 		if strings.Contains(line, "oom_score_adj") && !mayProtectFromOOM() {
 			continue
 		}
+		if strings.Contains(line, "SCHED_RR") && sharesRealTime() {
+			continue
+		}
 		if denied.MatchString(line) {
 			out = append(out, strings.TrimSpace(line))
 		}
 	}
 	return out, err
+}
+
+// sharesRealTime says that this kernel gives services no real-time policy, whatever they may: it shares real time out to control
+// groups (CONFIG_RT_GROUP_SCHED), and systemd gives none to the groups that it makes. Kernels of distributions do not.
+func sharesRealTime() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cpu/cpu.rt_runtime_us")
+	return err == nil
 }
 
 // mayProtectFromOOM says that this process has CAP_SYS_RESOURCE, so that root on the nodes has it too.

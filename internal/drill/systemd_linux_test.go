@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -160,6 +161,12 @@ func sandboxed(ctx context.Context, t *testing.T, c *Cluster) {
 	}
 	if _, err := c.Shell(ctx, Nodes[0], "nsenter", "--target="+pid, "--mount", "touch", "/usr/local/bin/new"); err == nil || !strings.Contains(err.Error(), "Read-only") {
 		t.Errorf("had may write to /usr: %v", err)
+	}
+	limits, err := c.Shell(ctx, Nodes[0], "cat", "/proc/"+pid+"/limits") // by these it gets its priority, having no capability for it
+	for _, want := range []string{`Max nice priority +35 `, `Max realtime priority +1 `} {
+		if err != nil || !regexp.MustCompile(want).MatchString(limits) {
+			t.Errorf("had runs without %q: %v\n%s", want, err, limits)
+		}
 	}
 	for _, line := range strings.Split(status, "\n") {
 		if strings.HasPrefix(line, "CapEff") || strings.HasPrefix(line, "Seccomp") || strings.HasPrefix(line, "VmLck") {
