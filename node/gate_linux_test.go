@@ -284,7 +284,7 @@ func (g *gated) quiet(owner string) {
 // address. This measures how long that takes.
 func TestAKilledAgentHasALeaseAgainInTime(t *testing.T) {
 	// The race detector makes a start two to three times as long; a lease of fast alone may end before.
-	g := newGated(t, "timing = \"fast\"\ntiming_override = { duration = \"350ms\" }")
+	g := newGated(t, "timing = \"fast\"\nkernel_lease = \"gate\"\ntiming_override = { duration = \"350ms\" }")
 	g.apart()
 	g.online("a")
 	g.quiet("a")
