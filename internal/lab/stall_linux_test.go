@@ -2,6 +2,7 @@ package lab
 
 import (
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"testing"
@@ -96,12 +97,19 @@ func TestAStallMeterCostsNextToNothing(t *testing.T) {
 		}
 		return time.Duration(ts.Nano())
 	}
-	begun, before := time.Now(), used()
-	time.Sleep(time.Second)
-	share := float64(used()-before) / float64(time.Since(begun)) * 100
-	t.Logf("%.2f %% of a core on %d processors", share, runtimeCPUs())
-	if share > 2*float64(runtimeCPUs()) {
-		t.Errorf("%.2f %% of a core", share)
+	// The calmest of five seconds: on a machine on which others compute, the same wakes take longer.
+	least := math.Inf(1)
+	for range 5 {
+		begun, before := time.Now(), used()
+		time.Sleep(time.Second)
+		least = min(least, float64(used()-before)/float64(time.Since(begun))*100)
+		if least <= 2*float64(runtimeCPUs()) {
+			break
+		}
+	}
+	t.Logf("%.2f %% of a core on %d processors", least, runtimeCPUs())
+	if least > 2*float64(runtimeCPUs()) {
+		t.Errorf("%.2f %% of a core", least)
 	}
 }
 
