@@ -115,6 +115,7 @@ type Raft struct {
 	wake chan struct{} // closed at the next change of leadership
 
 	shutdown  func() hraft.Future // the library's, of which only the first call's future waits
+	hasten    sync.Once           // hastenBeats
 	closeOnce sync.Once
 	closeErr  error
 }

@@ -1,6 +1,8 @@
 package raft
 
 import (
+	"time"
+
 	hraft "github.com/hashicorp/raft"
 
 	"hacluster/lease"
@@ -17,6 +19,31 @@ func (r *Raft) Retime(t lease.Timing) (settled bool, err error) {
 		HeartbeatTimeout:  max(t.Heartbeat, running),
 		ElectionTimeout:   max(t.Election, t.Heartbeat, running),
 	}
+	if rc.HeartbeatTimeout/5 > running/2 { // the library heartbeats every tenth to fifth of it
+		r.mu.Lock() // Close must not begin to wait while this begins
+		if r.ctx.Err() == nil {
+			r.hasten.Do(func() { r.wg.Go(r.hastenBeats) })
+		}
+		r.mu.Unlock()
+	}
 	// One that is somewhat shorter only steps down sooner.
 	return running <= t.LeaderLease && t.LeaderLease <= 2*running, r.raft.ReloadConfig(rc)
+}
+
+// hastenBeats has the library send heartbeats more often than it would by itself: where timers became much longer while it runs, it
+// would step down before the next one, because its leader lease is still the short one. A leader that is asked to prove itself
+// asks everybody at once.
+func (r *Raft) hastenBeats() {
+	tick := time.NewTicker(r.cfg.Timing.LeaderLease / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if r.IsLeader() {
+			r.raft.VerifyLeader()
+		}
+	}
 }
