@@ -42,7 +42,9 @@ func session(nice int) error {
 	if _, err := os.Stat(file); err != nil { // the kernel does not group by session
 		return nil
 	}
-	if err := os.WriteFile(file, []byte(strconv.Itoa(nice)), 0o644); err != nil {
+	// The first processes of a machine or a container may be in no session's group: the nice value of each process counts then, and
+	// the kernel takes none for all of them (EINVAL).
+	if err := os.WriteFile(file, []byte(strconv.Itoa(nice)), 0o644); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("nice value %d of the session: %w", nice, err)
 	}
 	return nil

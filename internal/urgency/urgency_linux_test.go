@@ -1,10 +1,13 @@
 package urgency
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,24 +97,46 @@ func TestEveryThreadIsRaised(t *testing.T) {
 	}
 }
 
-// Without the right to real time a process runs at a nice value, and against other sessions, too.
+// asSession is set in the process that TestWithoutRealTimeANiceValueIsLeft starts.
+const asSession = "HAD_TEST_SESSION"
+
+// Without the right to real time a process runs at a nice value, and against other sessions, too. In a session of its own: that of the
+// test may be the machine's first, which has no group (a CI runner that is the child of init).
 func TestWithoutRealTimeANiceValueIsLeft(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
+	if _, err := os.Stat("/proc/self/autogroup"); err != nil {
+		t.Skip("needs a kernel that groups processes by session")
+	}
+	if os.Getenv(asSession) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env, cmd.SysProcAttr = append(os.Environ(), asSession+"=1"), &syscall.SysProcAttr{Setsid: true}
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
 	if err := session(-3); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := session(0); err != nil {
-			t.Error(err)
-		}
-	})
 	text, err := os.ReadFile("/proc/self/autogroup")
-	if os.IsNotExist(err) {
-		t.Skip("needs a kernel that groups processes by session")
-	}
 	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(text)), "nice -3") {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// A session without a group of its own is no fault: the nice value of the process is enough there. The kernel says the same of it as
+// of a nice value that does not exist.
+func TestASessionWithoutAGroupIsNoFault(t *testing.T) {
+	const none = 99
+	if _, err := os.Stat("/proc/self/autogroup"); err != nil {
+		t.Skip("needs a kernel that groups processes by session")
+	}
+	if err := os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(none)), 0o644); !errors.Is(err, unix.EINVAL) {
+		t.Fatalf("nice value %d: %v", none, err)
+	}
+	if err := session(none); err != nil {
+		t.Error(err)
 	}
 }
