@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hacluster/internal/boottime"
+	"hacluster/internal/nowait"
 )
 
 const (
@@ -53,7 +54,7 @@ func (d *DeadMan) take(buf []byte) (w word, got bool, err error) {
 	if d.line < 0 {
 		return word{}, false, errClosed
 	}
-	n, err := receive(d.line, buf)
+	n, err := nowait.Receive(uintptr(d.line), buf)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
 		return word{}, false, nil

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hacluster/internal/boottime"
+	"hacluster/internal/nowait"
 	"hacluster/resources"
 )
 
@@ -113,7 +114,7 @@ func (l *Line) say(w word) {
 	}
 	text, err := w.encode()
 	if err == nil {
-		err = send(l.fd, text)
+		_, err = nowait.Send(uintptr(l.fd), text)
 	}
 	if err == nil {
 		l.said = boottime.Now()

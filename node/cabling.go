@@ -50,6 +50,22 @@ func newCabling(n *Node, paths *wire.Paths) *cabling {
 	return c
 }
 
+// watchAddresses wakes the address resources at each event of the kernel, and follows the cables of this node.
+func (n *Node) watchAddresses(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := n.vips.Watch(ctx, func(c vip.Change) {
+			n.cabling.follow(c) // first: the report of what failed is not to be sent into a dead network
+			n.askVIPs.Store(true)
+			n.wakeAct()
+		})
+		n.logError("watching addresses and links", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // follow looks at the interfaces after an event of one. It is quick: the events wait for it.
 func (c *cabling) follow(e vip.Change) {
 	if e.Kind != vip.LinkDown && e.Kind != vip.LinkUp && e.Kind != vip.Resync {

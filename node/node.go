@@ -377,22 +377,6 @@ func (n *Node) logError(what string, err error) {
 	}
 }
 
-// watchAddresses wakes the address resources at each event of the kernel, and follows the cables of this node.
-func (n *Node) watchAddresses(ctx context.Context) {
-	for ctx.Err() == nil {
-		err := n.vips.Watch(ctx, func(c vip.Change) {
-			n.cabling.follow(c) // first: the report of what failed is not to be sent into a dead network
-			n.askVIPs.Store(true)
-			n.wakeAct()
-		})
-		n.logError("watching addresses and links", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-}
-
 // found writes the first entries of a new cluster, and keeps at it until they are there.
 func (n *Node) found(ctx context.Context) {
 	boot, founder, err := identity.LoadBootstrap(n.cfg.DataDir)

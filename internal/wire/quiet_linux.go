@@ -7,13 +7,11 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"unsafe"
+
+	"hacluster/internal/nowait"
 )
 
-// quiet is a TCP connection whose system calls are not announced to the scheduler of Go. An announced one, because it may
-// block, wakes the runtime's monitor thread from its rest, which then looks around several times before it rests again: with
-// messages as small and rare as ours that was a fifth of what a leader at rest used of the CPU. These never block
-// (MSG_DONTWAIT); for what is not there yet the runtime's poller waits, as ever.
+// quiet is a TCP connection whose system calls never block (nowait); for what is not there yet the runtime's poller waits, as ever.
 type quiet struct {
 	*net.TCPConn
 	raw     syscall.RawConn
@@ -25,7 +23,7 @@ type transfer struct {
 	mu   sync.Mutex
 	b    []byte // what is left to move
 	n    int    // bytes moved
-	err  syscall.Errno
+	err  error
 	step func(fd uintptr) (done bool) // made once: it would be allocated at every call
 }
 
@@ -80,48 +78,45 @@ func (q *quiet) fault(op string, err error) error {
 func (t *transfer) run(wait func(func(uintptr) bool) error, b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.b, t.n, t.err = b, 0, 0
+	t.b, t.n, t.err = b, 0, nil
 	err := wait(t.step)
 	t.b = nil
-	if err == nil && t.err != 0 {
+	if err == nil {
 		err = t.err
 	}
 	return t.n, err
 }
 
 func (t *transfer) receive(fd uintptr) bool {
-	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&t.b[0])), uintptr(len(t.b)), syscall.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			happened()
-			t.n = int(n)
-			return true
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return false
-		default:
-			t.err = errno
-			return true
-		}
+	n, err := again(nowait.Receive, fd, t.b)
+	if err == syscall.EAGAIN {
+		return false
 	}
+	t.n, t.err = n, err
+	return true
 }
 
 func (t *transfer) send(fd uintptr) bool {
-	happens()
 	for len(t.b) > 0 {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&t.b[0])), uintptr(len(t.b)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
-		switch errno {
-		case 0:
-			t.n += int(n)
-			t.b = t.b[n:]
-		case syscall.EINTR:
-		case syscall.EAGAIN:
+		n, err := again(nowait.Send, fd, t.b)
+		if err == syscall.EAGAIN {
 			return false
-		default:
-			t.err = errno
+		}
+		if err != nil {
+			t.err = err
 			return true
 		}
+		t.n += n
+		t.b = t.b[n:]
 	}
 	return true
+}
+
+// again repeats a call that a signal interrupted.
+func again(move func(uintptr, []byte) (int, error), fd uintptr, b []byte) (int, error) {
+	for {
+		if n, err := move(fd, b); err != syscall.EINTR {
+			return n, err
+		}
+	}
 }

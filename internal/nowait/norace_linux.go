@@ -1,6 +1,6 @@
 //go:build !race
 
-package wire
+package nowait
 
 func happens()  {}
 func happened() {}
