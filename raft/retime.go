@@ -19,7 +19,7 @@ func (r *Raft) Retime(t lease.Timing) (settled bool, err error) {
 		HeartbeatTimeout:  max(t.Heartbeat, running),
 		ElectionTimeout:   max(t.Election, t.Heartbeat, running),
 	}
-	if rc.HeartbeatTimeout/5 > running/2 { // the library heartbeats every tenth to fifth of it
+	if tooSlow(rc.HeartbeatTimeout, running) {
 		r.mu.Lock() // Close must not begin to wait while this begins
 		if r.ctx.Err() == nil {
 			r.hasten.Do(func() { r.wg.Go(r.hastenBeats) })
@@ -29,6 +29,9 @@ func (r *Raft) Retime(t lease.Timing) (settled bool, err error) {
 	// One that is somewhat shorter only steps down sooner.
 	return running <= t.LeaderLease && t.LeaderLease <= 2*running, r.raft.ReloadConfig(rc)
 }
+
+// tooSlow says that the library's own heartbeats, one in each tenth to fifth of the timeout, come too rarely for a leader lease.
+func tooSlow(heartbeat, leaderLease time.Duration) bool { return heartbeat/5 > leaderLease/2 }
 
 // hastenBeats has the library send heartbeats more often than it would by itself: where timers became much longer while it runs, it
 // would step down before the next one, because its leader lease is still the short one. A leader that is asked to prove itself
@@ -42,7 +45,7 @@ func (r *Raft) hastenBeats() {
 			return
 		case <-tick.C:
 		}
-		if r.IsLeader() {
+		if r.IsLeader() && tooSlow(r.raft.ReloadableConfig().HeartbeatTimeout, r.cfg.Timing.LeaderLease) {
 			r.raft.VerifyLeader()
 		}
 	}
