@@ -44,6 +44,8 @@ type address struct {
 
 	unplugged atomic.Bool // what it failed of last: it was held here when the carrier went
 
+	noCarrier atomic.Pointer[string] // at the last look: the interface where it would be has none; empty: it has
+
 	lingers atomic.Bool // at the last look it was on this node behind a closed gate: it serves nobody, and must go
 
 	mu       sync.Mutex
@@ -75,8 +77,8 @@ func (a *address) Start(ctx context.Context, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	if !link.Up || !link.Carrier {
-		return fmt.Errorf("interface %s has no carrier", link.Name)
+	if text := carriesNot(link); text != "" {
+		return errors.New(text)
 	}
 	a.unplugged.Store(false)
 	if !a.lease.proven(a.spec.Group) {
@@ -131,6 +133,22 @@ func (a *address) cause() placement.Cause {
 		return placement.CauseCarrier
 	}
 	return placement.CauseOther
+}
+
+// carriesNot says that an interface leads nowhere; empty: it does.
+func carriesNot(link vip.Link) string {
+	if link.Up && link.Carrier {
+		return ""
+	}
+	return "interface " + link.Name + " has no carrier"
+}
+
+// unfit is why the address could not start here now, as of the last look; empty: nothing is known. The kernel tells of each change.
+func (a *address) unfit() string {
+	if p := a.noCarrier.Load(); p != nil {
+		return *p
+	}
+	return ""
 }
 
 // moments are when the newest start had the address reachable, and announced; by this node's clock.
@@ -259,6 +277,12 @@ func (a *address) reset() (late bool) {
 // Status asks the kernel; an address on a link without carrier serves nobody, and one behind a closed gate is not held.
 func (a *address) Status(context.Context) (resources.Status, error) {
 	a.link()
+	link, linkErr := a.vips.Resolve(a.spec)
+	text := ""
+	if linkErr == nil {
+		text = carriesNot(link)
+	}
+	a.noCarrier.Store(&text)
 	present, err := a.vips.Present(a.spec)
 	if err != nil || !present {
 		a.lingers.Store(err != nil && a.lingers.Load())
@@ -275,13 +299,12 @@ func (a *address) Status(context.Context) (resources.Status, error) {
 	if a.lingers.Store(!passes); !passes {
 		return resources.Status{Detail: "behind a closed gate: nobody is answered"}, nil
 	}
-	link, err := a.vips.Resolve(a.spec)
-	if err != nil {
-		return resources.Status{}, err
+	if linkErr != nil {
+		return resources.Status{}, linkErr
 	}
-	if !link.Up || !link.Carrier {
+	if text != "" {
 		a.unplugged.Store(true)
-		return resources.Status{Running: true, Failed: true, Detail: "interface " + link.Name + " has no carrier"}, nil
+		return resources.Status{Running: true, Failed: true, Detail: text}, nil
 	}
 	detail := "on " + link.Name
 	if a.gate.noReset != nil {

@@ -132,13 +132,22 @@ func TestOnlyAnAddressThatWasHeldFailsOfItsCable(t *testing.T) {
 			return nil
 		})
 	}
+	fit := func(when, want string) {
+		t.Helper()
+		if _, err := a.Status(t.Context()); err != nil || a.unfit() != want {
+			t.Errorf("%s: %v, unfit %q, want %q", when, err, a.unfit(), want)
+		}
+	}
+	fit("at the beginning", "")
 	unplug("down")
 	if st, err := a.Status(t.Context()); err != nil || !st.Failed || a.cause() != placement.CauseCarrier {
 		t.Errorf("%+v, %v, cause %q", st, err, a.cause())
 	}
+	fit("where it is held", "interface eth0 has no carrier")
 	if err := errors.Join(a.Stop(t.Context(), 1)); err != nil {
 		t.Fatal(err)
 	}
+	fit("where it is not held", "interface eth0 has no carrier")
 	if err := a.Start(t.Context(), 1); err == nil || a.cause() != placement.CauseCarrier {
 		t.Errorf("a restart in the same epoch: %v, cause %q", err, a.cause())
 	}
@@ -146,6 +155,7 @@ func TestOnlyAnAddressThatWasHeldFailsOfItsCable(t *testing.T) {
 		t.Errorf("in another epoch it never held the address: %v, cause %q", err, a.cause())
 	}
 	unplug("up")
+	fit("with the cable in", "")
 	sh(t, "ip", "-n", other, "addr", "add", theVIP.String(), "dev", "eth0")
 	a.lease = word{}
 	a.unplugged.Store(true)

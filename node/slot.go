@@ -286,6 +286,10 @@ func (s *slot) local() placement.LocalResource {
 	verdict, why := s.fold.Verdict(s.clock())
 	lr := placement.LocalResource{Failure: s.failure, Restarts: s.restarts, FailedAt: s.failedAt, Blocked: s.blocked, Doing: s.doing,
 		Running: !s.known || s.status.Running || s.status.Pending, Detail: s.status.Detail}
+	a, isAddress := s.drv.(*address)
+	if isAddress {
+		lr.Unfit = a.unfit()
+	}
 	switch {
 	case s.doing == placement.ActStart:
 		lr.State = placement.StateOnlinePending
@@ -295,7 +299,7 @@ func (s *slot) local() placement.LocalResource {
 		lr.State = placement.StateInitializing
 	case s.failure != "":
 		lr.State, lr.Detail = placement.StateFailed, s.failure
-		if a, ok := s.drv.(*address); ok {
+		if isAddress {
 			lr.Cause = a.cause()
 		}
 	case s.status.Running && verdict == health.Starting && s.adopted && !s.fold.Refuses():

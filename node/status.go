@@ -230,6 +230,8 @@ func standbyStatus(node string, g placement.GroupPolicy, st placement.State, sin
 		sb.Why = "its kernel does not carry the gate"
 	case rep.Blocked != "":
 		sb.Why = "blocked: a human is needed: " + rep.Blocked
+	case rep.Unfit != "":
+		sb.Why = rep.Unfit
 	case g.Standby == placement.StandbyHot && !rep.Ready:
 		sb.Why = "not ready"
 		for _, name := range slices.Sorted(maps.Keys(rep.Resources)) {
@@ -309,17 +311,34 @@ func warnings(s api.Status, reports map[string]placement.Report) []string {
 		out = append(out, "two voters: the loss of either stops the cluster; add a witness with hactl token --role witness")
 	}
 	for _, g := range s.Groups {
-		ready := 0
-		for _, sb := range g.Standbys {
-			if sb.Ready {
-				ready++
-			}
-		}
-		if ready == 0 && g.State != "offline" && !s.Stale {
-			out = append(out, "group "+g.Name+" has no node to fail over to")
+		if w := noStandby(g); w != "" && g.State != "offline" && !s.Stale {
+			out = append(out, w)
 		}
 	}
 	return out
+}
+
+// reasonsTold bounds the nodes of which a warning says why.
+const reasonsTold = 3
+
+// noStandby says that a group has nowhere to go, and why; empty: it has.
+func noStandby(g api.GroupStatus) string {
+	var why []string
+	for i, sb := range g.Standbys {
+		switch {
+		case sb.Ready:
+			return ""
+		case i < reasonsTold:
+			why = append(why, sb.Node+": "+sb.Why)
+		case i == reasonsTold:
+			why = append(why, fmt.Sprintf("and %d more", len(g.Standbys)-i))
+		}
+	}
+	text := "group " + g.Name + " has no node to fail over to"
+	if len(why) > 0 {
+		text += " (" + strings.Join(why, "; ") + ")"
+	}
+	return text
 }
 
 // summary sums a status up (docs/cli.md, exit codes of hactl status).

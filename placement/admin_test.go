@@ -27,6 +27,13 @@ func TestPlanMove(t *testing.T) {
 			sc.ownedByN1()
 			sc.state(func(g *GroupState) { g.GivenUp = map[string]time.Time{"n3": wall.Add(1)} })
 		}, "n3", "release n3 epoch 1"},
+		"to a silent node that it was given up on": {func(sc *scene) {
+			sc.ownedByN1()
+			sc.silent("n3", time.Minute)
+			sc.state(func(g *GroupState) { g.GivenUp = map[string]time.Time{"n3": wall.Add(1)} })
+		}, "n3", "node n3 cannot take group web: silent for 1m0s"},
+		"to a node whose cable is out":         {func(sc *scene) { sc.ownedByN1(); sc.report("n3", GroupReport{Unfit: noCable}) }, "n3", "node n3 cannot take group web: " + noCable},
+		"to whoever has a cable":               {func(sc *scene) { sc.ownedByN1(); sc.report("n2", GroupReport{Unfit: noCable}) }, "", "release n3 epoch 1"},
 		"to nobody, because there is no other": {func(sc *scene) { sc.ownedByN1(); sc.group(func(g *GroupPolicy) { g.PossibleOwners = []string{"n1"} }) }, "", "no other node can take group web"},
 	} {
 		t.Run(name, func(t *testing.T) {

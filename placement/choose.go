@@ -22,7 +22,7 @@ type decider struct {
 
 	decided map[string]bool // groups that a command was proposed for
 
-	lenient bool // a node that was given up on will do: there is no other
+	lenient bool // a node that was given up on will do: there is no other, or an administrator named it
 }
 
 // candidate is a member as a possible owner. What is the same for every group is found once: with a thousand groups and
@@ -94,8 +94,11 @@ func (d *decider) unfitFor(c *candidate, g *GroupPolicy, givenUp map[string]time
 	if until, ok := givenUp[c.name]; ok && until.After(d.v.Wall) && !d.lenient {
 		return "the group failed there; given up on until " + until.UTC().Format(time.RFC3339)
 	}
-	if r := c.reports[g.Name]; r.Blocked != "" {
+	switch r := c.reports[g.Name]; {
+	case r.Blocked != "":
 		return "blocked: " + r.Blocked
+	case r.Unfit != "":
+		return r.Unfit
 	}
 	return ""
 }

@@ -316,9 +316,9 @@ func (d *decider) inTrouble(g GroupPolicy, gs GroupState, r GroupReport) {
 		d.stay(g, gs, r, why, rejected)
 		return
 	}
-	// What runs on every node shows by itself when it is well again; of the rest nothing is known until it is tried.
+	// What runs on every node shows by itself when it is well again, and so does a cable; of the rest nothing is known until it is tried.
 	failing := gs.Owner
-	if rp.RunOn == RunOnEveryNode {
+	if rp.RunOn == RunOnEveryNode || r.Cause == CauseCarrier {
 		failing = ""
 	}
 	d.release(g, gs, to, Command{Counted: true, Failing: failing, RetryAt: d.v.Wall.Add(rp.RestartPeriod),

@@ -91,6 +91,9 @@ func said(d Decision) string {
 	return strings.Join(out, "; ")
 }
 
+// noCable is what a node says whose address has no carrier where it would be.
+const noCable = "ip: interface eth0 has no carrier"
+
 // TestDecide has every rule of the leader as a sentence.
 func TestDecide(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -197,6 +200,33 @@ func TestDecide(t *testing.T) {
 			sc.trouble(TroubleGivenUp)
 			sc.state(func(g *GroupState) { g.Failovers = []time.Time{wall.Add(-6 * time.Hour), wall} })
 		}, "release n2 epoch 1 (counted) by failover", ""},
+		"nobody is chosen whose cable is out": {func(sc *scene) {
+			sc.ownedByN1()
+			sc.trouble(TroubleGivenUp)
+			sc.report("n2", GroupReport{Unfit: noCable})
+		}, "release n3 epoch 1 (counted) by failover", ""},
+		"better ill than where no cable is": {func(sc *scene) {
+			sc.ownedByN1()
+			sc.hot("n2", "n3")
+			sc.trouble(TroubleGivenUp)
+			sc.report("n2", GroupReport{Ready: true, Unfit: noCable})
+			sc.report("n3", GroupReport{Ready: true, Unfit: noCable})
+		}, "group-failed epoch 1 (retry in 1h0m0s) by stay", ""},
+		"a free group waits for a cable": {func(sc *scene) {
+			for _, n := range []string{"n1", "n2", "n3"} {
+				sc.report(n, GroupReport{Unfit: noCable})
+			}
+		}, "", noCable},
+		"a group of a lost owner waits for a cable": {func(sc *scene) {
+			sc.ownedByN1()
+			sc.silent("n1", testWait)
+			sc.report("n2", GroupReport{Unfit: noCable})
+			sc.report("n3", GroupReport{Unfit: noCable})
+		}, "", noCable},
+		"an owner without cable keeps what it has until it says that it failed": {func(sc *scene) {
+			sc.ownedByN1()
+			sc.report("n1", GroupReport{Holding: true, Unfit: noCable})
+		}, "", ""},
 		"a threshold of zero never moves": {func(sc *scene) {
 			sc.ownedByN1()
 			sc.trouble(TroubleGivenUp)
@@ -432,6 +462,26 @@ func TestTheCauseOfAFailoverStaysWithIt(t *testing.T) {
 			t.Fatalf("%+v: %+v", res, next.Groups["web"])
 		}
 		sc.s = next
-		sc.report("n1", GroupReport{Released: 1})
+		sc.report("n1", GroupReport{Released: 1, Unfit: noCable})
+	}
+}
+
+// A node whose cable was out is not given up on: it says by itself when it is in again, and may be needed the moment after.
+func TestANodeIsFitAgainWithItsCable(t *testing.T) {
+	sc := newScene(t)
+	sc.group(func(g *GroupPolicy) { g.PossibleOwners = []string{"n1", "n2"} })
+	sc.ownedByN1()
+	sc.report("n1", GroupReport{Holding: true, Trouble: TroubleGivenUp, Resource: "ip", Cause: CauseCarrier, Unfit: noCable})
+	sc.s = applied(t, sc.s, sc.decide().Commands[0])
+	sc.report("n1", GroupReport{Released: 1, Unfit: noCable})
+	sc.s = applied(t, sc.s, sc.decide().Commands[0])
+	sc.report("n2", GroupReport{Holding: true, Trouble: TroubleGivenUp, Resource: "tomcat"})
+	if got := said(sc.decide()); got != "group-failed epoch 2 (retry in 1h0m0s) by stay" {
+		t.Errorf("with the cable out: %q", got)
+	}
+	sc.report("n1", GroupReport{Released: 1})
+	sc.state(func(g *GroupState) { g.Failovers = nil })
+	if got := said(sc.decide()); got != "release n1 epoch 2 (counted) by failover" {
+		t.Errorf("with the cable in: %q", got)
 	}
 }

@@ -253,6 +253,9 @@ func (r *reconciler) tell() {
 		if lr.Blocked != "" && lr.Running { // what ended after all, or was ended by a human, blocks nothing any more
 			out.Blocked = res.Name + ": " + lr.Blocked
 		}
+		if res.RunOn == RunOnOwner && lr.Unfit != "" && out.Unfit == "" {
+			out.Unfit = res.Name + ": " + lr.Unfit
+		}
 		if r.mine && lr.State == StateFailed && r.wanted(res) {
 			r.trouble(&out, res, lr)
 			causes[lr.Cause] = true

@@ -300,8 +300,10 @@ func TestTheNodeReports(t *testing.T) {
 			b.set("disk", LocalResource{State: StateFailed, Failure: "no carrier", Cause: CauseCarrier})
 			b.failed("tomcat", 0)
 		}, func(r GroupReport) bool { return r.Trouble != "" && r.Cause == CauseOther }},
-		"no failure of what it does not own": {func(b *bench) { b.failed("tomcat", 0, time.Minute); b.elsewhere() }, func(r GroupReport) bool { return r.Trouble == "" }},
-		"a group that was given up":          {func(b *bench) { b.failed("tomcat", 0); b.group(func(g *GroupState) { g.Failed = true }) }, func(r GroupReport) bool { return r.Trouble == TroubleGivenUp }},
+		"the cable is out at a standby":               {func(b *bench) { b.elsewhere(); b.set("disk", LocalResource{Unfit: "no carrier"}) }, func(r GroupReport) bool { return r.Unfit == "disk: no carrier" && r.Trouble == "" }},
+		"what runs on every node is not kept from it": {func(b *bench) { b.set("log", LocalResource{Unfit: "no carrier"}) }, func(r GroupReport) bool { return r.Unfit == "" }},
+		"no failure of what it does not own":          {func(b *bench) { b.failed("tomcat", 0, time.Minute); b.elsewhere() }, func(r GroupReport) bool { return r.Trouble == "" }},
+		"a group that was given up":                   {func(b *bench) { b.failed("tomcat", 0); b.group(func(g *GroupState) { g.Failed = true }) }, func(r GroupReport) bool { return r.Trouble == TroubleGivenUp }},
 		"a failure of what is wanted offline does not count": {func(b *bench) {
 			b.failed("tomcat", 0)
 			b.group(func(g *GroupState) { g.Resources = map[string]bool{"tomcat": true} })

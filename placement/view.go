@@ -80,6 +80,7 @@ type GroupReport struct {
 	Cause     Cause                     `json:"cause,omitempty"`    // of all that failed
 	Evidence  []string                  `json:"evidence,omitempty"`
 	Blocked   string                    `json:"blocked,omitempty"` // a stop that cannot be proven: a human is needed
+	Unfit     string                    `json:"unfit,omitempty"`   // why an owner-only resource could not start here now, whoever wants it
 	Resources map[string]ResourceReport `json:"resources,omitempty"`
 	Links     map[string]string         `json:"links,omitempty"` // by address resource: how others reach this node there; only where it can forward connections
 	Drain     *DrainReport              `json:"drain,omitempty"` // connections that finish here after the group was given away
@@ -126,6 +127,7 @@ type LocalResource struct {
 	Restarts []time.Time // restarts on this node, newest last
 	FailedAt time.Time   // when it failed last
 	Blocked  string      // its stop or kill cannot be proven
+	Unfit    string      // why it could not start here now, as the operating system says; empty: nothing is known that is against it
 	Running  bool        // the OS says that something of it runs, or cannot say that nothing does
 	Doing    ActionKind  // action the executor is running, empty: none
 	Wall     time.Time   // wall clock of the last change of State
