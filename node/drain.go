@@ -14,7 +14,8 @@ import (
 const (
 	holdFor    = 2 * time.Second        // how long what opens a connection is sent to the new owner again and again, at most
 	holdOn     = 300 * time.Millisecond // the same, after the group was given to it
-	drainEvery = 100 * time.Millisecond // between two looks at connections that finish here
+	drainEvery = 100 * time.Millisecond // between two looks at the plan of a drain and at its gate
+	drainCount = 500 * time.Millisecond // between two looks at connections that finish here: the kernel goes through all that it has
 	drainLeast = time.Second            // a client that hears the announcement late is forwarded for that long
 	drainEnd   = 2 * time.Second        // how much longer the address lives than its connections may, and the new owner forwards
 	cutTries   = 10                     // how often connections that are cut are reset, each time within a bound, on a machine that is too busy for it
@@ -39,6 +40,7 @@ type draining struct {
 	giving bool   // this node gave the address away; else it took it
 	least  time.Time
 	until  time.Time
+	asked  time.Time // when connections were counted last
 	report placement.DrainReport
 	stop   context.CancelFunc
 	ended  chan struct{}
@@ -134,7 +136,7 @@ func (a *address) giveAway(plan *placement.Drain) error {
 	} else {
 		a.hold(held, conns)
 	}
-	d.report.Total, d.report.Left = len(conns), len(conns)
+	d.report.Total, d.report.Left, d.asked = len(conns), len(conns), a.clock()
 	d.least = a.clock().Add(drainLeast)
 	a.log.Info("open connections may finish here", "vip", a.spec.Address, "connections", len(conns), "for", plan.Timeout)
 	a.begin(d)
@@ -301,9 +303,14 @@ func (a *address) tend(d *draining) bool {
 	if known && gs.Owner == a.plans.name() && gs.Phase == placement.PhaseOwned {
 		return false // it is ours again: takeOver, before it is answered for
 	}
+	now := a.clock()
+	goes := planned && !d.over(now) && a.gate.stands(a.spec.Address.Addr())
+	handed := gs.Phase == placement.PhaseOwned && !now.Before(d.least) // before that the new owner has not opened
+	if goes && now.Sub(d.asked) < drainCount && !(handed && d.asked.Before(d.least)) {
+		return false
+	}
+	d.asked = now
 	conns, err := a.vips.Connections(a.spec.Address.Addr())
-	whole := a.gate.stands(a.spec.Address.Addr())
-	handed := gs.Phase == placement.PhaseOwned && !a.clock().Before(d.least) // before that the new owner has not opened
 	a.mu.Lock()
 	if err == nil {
 		d.report.Left = len(conns)
@@ -312,7 +319,7 @@ func (a *address) tend(d *draining) bool {
 		d.report.Epoch = gs.Drain.Epoch
 	}
 	a.mu.Unlock()
-	if whole && planned && !d.over(a.clock()) && (err != nil || len(conns) > 0 || !handed) {
+	if goes && (err != nil || len(conns) > 0 || !handed) {
 		a.wake()
 		return false
 	}

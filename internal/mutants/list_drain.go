@@ -59,7 +59,7 @@ var drainMutants = []mutant{
 		"d.report.Left, d.report.Cut, d.report.Done = 0, len(conns), true", "d.report.Left, d.report.Cut, d.report.Done = 0, 0, true",
 		tests("node", "TestTheEndOfADrainResetsAndCountsWhatIsLeft")},
 	{"drain-for-ever", "the old owner does not look at the time", "node/drain.go",
-		"whole && planned && !d.over(a.clock()) && (", "whole && planned && (",
+		"goes := planned && !d.over(now) && ", "goes := planned && ",
 		tests("node", "TestTheEndOfADrainResetsAndCountsWhatIsLeft")},
 	{"drain-over-early", "an address without connections goes before the new owner has opened it", "node/drain.go",
 		"len(conns) > 0 || !handed) {", "len(conns) > 0) {\n\t\t_ = handed",
