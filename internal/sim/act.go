@@ -29,7 +29,7 @@ func (p *proc) perform(a placement.Action) {
 		}
 		p.start(i, a.Epoch, s)
 	case placement.ActStop:
-		p.stop(i, r, s)
+		p.stop(i, a.Epoch, r, s)
 	case placement.ActKill:
 		p.kill(i, s)
 	}
@@ -108,7 +108,7 @@ func (p *proc) addAddress(i int, epoch uint64, s *slot, gen int, since time.Dura
 		p.w.timer(p.w.between(5*time.Millisecond, 20*time.Millisecond), &p.actor, func() { p.addAddress(i, epoch, s, gen, since) })
 	}
 	until, ok := p.untilFor(k.group, gs)
-	if !ok {
+	if !ok || !p.takeOver(i, epoch, s) {
 		again()
 		return
 	}
@@ -117,6 +117,7 @@ func (p *proc) addAddress(i int, epoch uint64, s *slot, gen int, since time.Dura
 			return false
 		}
 		m.turnOn(i, epoch)
+		p.w.announce(i, m)
 		p.finish(s, gen, "")
 		return true
 	}
@@ -175,10 +176,18 @@ func (p *proc) unlucky() {
 	}
 }
 
-func (p *proc) stop(i int, r placement.ResourcePolicy, s *slot) {
+func (p *proc) stop(i int, epoch uint64, r placement.ResourcePolicy, s *slot) {
 	w, gen := p.w, s.gen
 	if w.keys[i].address {
-		p.kill(i, s)
+		plan := p.giving(i, epoch)
+		switch {
+		case s.silent():
+			w.after(w.between(time.Millisecond/2, 2*time.Millisecond), &p.actor, func() { p.finish(s, gen, "") })
+		case plan != nil:
+			p.giveAway(i, plan, s)
+		default:
+			p.kill(i, s)
+		}
 		return
 	}
 	takes := w.between(20*time.Millisecond, w.timing.Duration)
@@ -207,7 +216,10 @@ func (p *proc) kill(i int, s *slot) {
 	if w.keys[i].address {
 		w.after(w.between(time.Millisecond/2, 3*time.Millisecond), &p.actor, func() {
 			if s.gen == gen {
-				p.m.turnOff(i, string(s.doing))
+				if s.doing == placement.ActKill {
+					p.m.unleased(i)
+				}
+				p.removed(i, s, string(s.doing))
 				p.finish(s, gen, "")
 			}
 		})
@@ -240,10 +252,10 @@ func (p *proc) arm(until time.Time, mask uint64) (next time.Time) {
 	held, loose := 0, false
 	for i := range p.w.keys {
 		if k := &p.w.keys[i]; k.address && m.things[i].on {
-			if mask&(1<<k.g) != 0 && p.slots[i].doing == "" {
+			if mask&(1<<k.g) != 0 && p.slots[i].doing == "" && p.online(i) {
 				held++
 			} else {
-				loose = true
+				loose = loose || p.online(i) || p.w.opt.Weak != WeakDrainLayer
 			}
 		}
 	}
@@ -283,7 +295,7 @@ func (p *proc) arm(until time.Time, mask uint64) (next time.Time) {
 // lifetimes arms every address that is held.
 func (p *proc) lifetimes(until time.Time, mask uint64) {
 	for i := range p.w.keys {
-		if k := &p.w.keys[i]; k.address && p.m.things[i].on && mask&(1<<k.g) != 0 && p.slots[i].doing == "" {
+		if k := &p.w.keys[i]; k.address && p.online(i) && mask&(1<<k.g) != 0 && p.slots[i].doing == "" {
 			p.m.lifetime(i, until, p.timing.Layer)
 		}
 	}
@@ -304,7 +316,7 @@ func (p *proc) renewGate(until time.Time, mask uint64) {
 		}
 		refused := false
 		for i := range p.w.keys {
-			if k := &p.w.keys[i]; !k.address || !m.things[i].on || mask&(1<<k.g) == 0 {
+			if k := &p.w.keys[i]; !k.address || !p.online(i) || mask&(1<<k.g) == 0 {
 				continue
 			}
 			_, now := p.leased()

@@ -54,6 +54,7 @@ type proc struct {
 	unsaid    bool          // it ends with its next lease, before it has told anybody
 	knew      bool
 	failing   bool // its disk took no write: it is about to end
+	began     time.Duration
 }
 
 // scratch is what a round of the act loop hands to placement.Reconcile, used again in the next: nothing keeps it.
@@ -85,7 +86,8 @@ func (m *machine) startAgent() {
 	if m.gate {
 		m.setGate() // where somebody took it away it is made anew, closed
 	}
-	p.former = !m.held.IsZero()
+	p.former, p.began = !m.held.IsZero(), w.now
+	p.adoptDrains()
 	m.proc = p
 	w.log("%s starts its agent", m.name)
 	p.watchLeader(p.timing.Heartbeat + w.upTo(p.timing.Heartbeat))
@@ -271,6 +273,7 @@ func (p *proc) act() {
 	}
 	p.mask, p.wake = mask, plan.Wake
 	next := p.arm(until, mask)
+	p.drainReports(&plan.Report)
 	p.say(&plan.Report)
 	p.sleep(plan.Wake, next)
 }
@@ -383,7 +386,7 @@ func (w *World) sameReport(a, b *placement.Report) bool {
 	for g := 0; same && g < len(w.shape.Groups); g++ {
 		x, y := a.Groups[w.shape.Groups[g].Name], b.Groups[w.shape.Groups[g].Name]
 		same = x.Holding == y.Holding && x.Released == y.Released && x.Ready == y.Ready && x.Trouble == y.Trouble && x.Resource == y.Resource &&
-			x.Blocked == y.Blocked && slices.Equal(x.Evidence, y.Evidence) && maps.Equal(x.Resources, y.Resources)
+			x.Blocked == y.Blocked && slices.Equal(x.Evidence, y.Evidence) && maps.Equal(x.Resources, y.Resources) && sameDrain(&x, &y)
 	}
 	if w.opt.Seed%64 == 0 {
 		c := *a
@@ -430,7 +433,7 @@ func (p *proc) local(st *placement.State) map[string]map[string]placement.LocalR
 			of = make(map[string]placement.LocalResource, 3)
 			out[k.group] = of
 		}
-		of[k.resource] = s.local(t)
+		of[k.resource] = s.local(p.here(i))
 	}
 	for _, g := range st.Policy.Groups {
 		p.rounds[g.Name] = st.Groups[g.Name].Round
@@ -452,8 +455,8 @@ func (p *proc) failed(s *slot, why string) {
 	s.failure, s.failedAt, s.expected = why, p.m.clock(), false
 }
 
-func (s *slot) local(t *thing) placement.LocalResource {
-	lr := placement.LocalResource{Failure: s.failure, FailedAt: s.failedAt, Restarts: s.restarts, Doing: s.doing, Running: t.on, Blocked: s.blocked}
+func (s *slot) local(on bool) placement.LocalResource {
+	lr := placement.LocalResource{Failure: s.failure, FailedAt: s.failedAt, Restarts: s.restarts, Doing: s.doing, Running: on, Blocked: s.blocked}
 	switch {
 	case s.doing == placement.ActStart:
 		lr.State = placement.StateOnlinePending
@@ -461,7 +464,7 @@ func (s *slot) local(t *thing) placement.LocalResource {
 		lr.State = placement.StateOfflinePending
 	case s.failure != "":
 		lr.State = placement.StateFailed
-	case t.on:
+	case on:
 		lr.State, lr.Healthy, lr.Ready = placement.StateOnline, true, true
 	default:
 		lr.State = placement.StateOffline

@@ -32,7 +32,7 @@ func (w *World) checkEpoch(m *machine, i int, epoch uint64) {
 func (w *World) checkAlone(m *machine, i int) {
 	k := &w.keys[i]
 	for _, other := range w.nodes {
-		if other == m || !other.serves(i) {
+		if other == m || !other.answers(i) {
 			continue
 		}
 		switch {
@@ -71,14 +71,22 @@ func (w *World) excused(m *machine, i int) bool {
 	t := &m.things[i]
 	alone := m.bare || !m.guarded()
 	if w.keys[i].address {
-		return w.now < m.grace || alone && (m.gate && m.flushed || m.slept > t.slept)
+		return w.now < m.grace || alone && (m.gate && m.flushed || m.slept > t.slept) || m.gave(i) && m.flushed && w.unseen(m)
 	}
 	return t.stuck || alone || w.now < m.grace+lateKill
+}
+
+// unseen says that the agent of a node that drains has not had the time to see that its rules are gone.
+func (w *World) unseen(m *machine) bool {
+	p := m.proc
+	return p == nil || !p.runs() || !p.holder.CaughtUp(p.state.Index) ||
+		w.now <= max(m.emptied, p.frozen, m.frozen, m.asleep, p.began)+m.span(drainEvery)+10*time.Millisecond+w.faults.margin
 }
 
 // checkElected is run at each election: what was committed in an earlier term is not lost (S4). A candidate may win a term that
 // is over by then, and owes nothing to the later ones.
 func (w *World) checkElected(p *proc) {
+	w.shake()
 	n := len(w.truth) - 1
 	for n > 0 && w.truth[n].term >= p.m.disk.term {
 		n--
@@ -114,6 +122,7 @@ func (w *World) checkApply(before, after *placement.State, c *placement.Command,
 		return
 	}
 	w.Stats.Applied++
+	w.moved(before, c)
 	switch c.Kind {
 	case placement.CmdTakeover:
 		w.Stats.Takeovers++
@@ -160,6 +169,9 @@ func (w *World) offline() string {
 			}
 		}
 	}
+	if left := w.drains(); left != "" {
+		missing = append(missing, left)
+	}
 	return strings.Join(missing, "; ")
 }
 
@@ -194,7 +206,11 @@ func (w *World) settleDown() {
 // agent on an owner, its death (L3), the loss of a node that owns nothing (L2).
 func (w *World) epilogue() {
 	l := w.leader()
-	if w.fail != nil || l == nil || w.opt.Seed%4 == 0 {
+	if w.fail != nil || l == nil {
+		return
+	}
+	if w.opt.Seed%4 == 0 {
+		w.moveAtLast()
 		return
 	}
 	if w.fence.when == placement.FenceAlways || w.fence.unsure >= 0 {

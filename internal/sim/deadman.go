@@ -197,9 +197,11 @@ func (m *machine) release(by *actor, who string, done func()) {
 	w.after(w.between(100*time.Microsecond, 3*time.Millisecond), by, func() {
 		for i := range m.things {
 			if w.keys[i].address && m.things[i].on {
+				m.unleased(i)
 				m.turnOff(i, who)
 			}
 		}
+		m.endDrains(false)
 		for i := range m.things {
 			if w.keys[i].exclusive && m.things[i].on {
 				m.kill(i)

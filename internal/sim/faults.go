@@ -22,6 +22,7 @@ func init() { // not initial values: the table and what it calls refer to each o
 	faults = append(faults, processFaults...)
 	faults = append(faults, machineFaults...)
 	faults = append(faults, peopleFaults...)
+	faults = append(faults, drainFaults...)
 	for i, f := range faults {
 		faultAt[f.name] = i
 	}

@@ -81,6 +81,9 @@ func (m *machine) pass(i int, timeout, readAt time.Duration, renewal bool) bool 
 	t.open = m.ticks() + timeout - m.w.upTo(jiffy)
 	t.slept = m.slept
 	if !was && m.serves(i) {
+		if t.lane != nil {
+			t.lane.gave = false
+		}
 		m.w.checkStart(m, i)
 	}
 	return true
@@ -108,13 +111,15 @@ func (m *machine) dropGate() {
 		return
 	}
 	m.gate, m.flushed = false, false
+	m.endDrains(true)
 	m.opened()
 }
 
 // flush is what `nft flush ruleset` does to the gate.
 func (m *machine) flush() {
 	m.w.log("%s: somebody flushes all rules of nf_tables", m.name)
-	m.flushed = true
+	m.flushed, m.emptied = true, m.w.now
+	m.endDrains(true)
 	m.opened()
 }
 

@@ -11,6 +11,7 @@ type key struct {
 	group, resource               string
 	g                             int // index of the group
 	address, exclusive, everyNode bool
+	hot                           bool          // its group is a hot standby
 	budget                        time.Duration // of a kill
 }
 
@@ -32,12 +33,14 @@ type machine struct {
 	asleep  time.Duration // suspended until then
 	slept   time.Duration // spent in suspend, the one under way counted whole
 
-	kept    int       // timing the agent took up last, on disk: index into World.timings
-	will    time.Time // end of the lease as the newest agent wrote it down
-	granter *machine  // and who granted it
-	held    time.Time // until when what is held here may live, as an agent wrote it down for a dead man that is started anew
-	gate    bool      // the gate is set up here
-	flushed bool      // and somebody flushed it: everything passes
+	kept    int               // timing the agent took up last, on disk: index into World.timings
+	will    time.Time         // end of the lease as the newest agent wrote it down
+	granter *machine          // and who granted it
+	held    time.Time         // until when what is held here may live, as an agent wrote it down for a dead man that is started anew
+	gate    bool              // the gate is set up here
+	flushed bool              // and somebody flushed it: everything passes
+	emptied time.Duration     // when
+	links   map[string]string // how it says that it is reached
 
 	parent  *deadman
 	proc    *proc // the agent; nil: does not run
@@ -64,6 +67,7 @@ type thing struct {
 	tick  int           // generation of that
 	open  time.Duration // the gate before it is open until then
 	slept time.Duration // of the machine, when it was armed
+	lane  *lane         // what is done about its connections; nil: there were none
 }
 
 // clock is the boot-time clock. It counts on in suspend.
@@ -100,6 +104,10 @@ func (m *machine) serves(i int) bool {
 func (m *machine) turnOn(i int, epoch uint64) {
 	t := &m.things[i]
 	if t.on {
+		if t.epoch != epoch { // it was here for connections that finish
+			t.epoch = epoch
+			m.w.checkEpoch(m, i, epoch)
+		}
 		return
 	}
 	t.on, t.stuck, t.epoch = true, false, epoch
@@ -283,4 +291,7 @@ type slot struct {
 	blocked  string
 	failedAt time.Time
 	restarts []time.Time
+
+	drain *draining              // of an address; nil: nothing is under way
+	last  *placement.DrainReport // of the one that ended last
 }

@@ -34,6 +34,15 @@ const (
 	WeakFile    Weak = "dead man that is started anew ignores what is on file"
 	WeakThaw    Weak = "dead man that thaws acts before it hears"
 	WeakHeir    Weak = "executor takes the lease of the ended agent for a successor's"
+
+	WeakDrainOpen     Weak = "the gate stays open while connections finish, and nobody reads back"
+	WeakDrainAccepts  Weak = "an address that was given away takes new connections"
+	WeakDrainOutlives Weak = "connections finish whenever they like"
+	WeakDrainRenewed  Weak = "an address that was given away is renewed"
+	WeakDrainStrays   Weak = "the new owner keeps connections that it does not know"
+	WeakDrainOwn      Weak = "a node that gets its address back does not know its own connections"
+	WeakDrainForgot   Weak = "an agent that is started again forgets what it gave away"
+	WeakDrainLayer    Weak = "a change of the layer takes the gate from an address that was given away"
 )
 
 // Options of one run.
@@ -54,6 +63,8 @@ type Stats struct {
 	Excused                            int            // two runs of a service that no layer could have prevented (docs/design.md, "What is limited today")
 	ExcusedHeld                        int            // the same of addresses
 	Agents, Dead                       int            // agents and dead men started again
+	Drained, Overtaken                 int            // moves that let connections finish, and those that began while another did
+	Conns, Finished, Cut               int            // connections across them: opened, ended by their clients, ended by others
 	Silent, Upgrades, Lossless, Costly int            // epilogues: L2, L3, death of a leader that cost no owner its lease, and that did
 }
 
@@ -74,6 +85,11 @@ func (s *Stats) Add(o Stats) {
 	s.ExcusedHeld += o.ExcusedHeld
 	s.Agents += o.Agents
 	s.Dead += o.Dead
+	s.Drained += o.Drained
+	s.Overtaken += o.Overtaken
+	s.Conns += o.Conns
+	s.Finished += o.Finished
+	s.Cut += o.Cut
 	s.Silent += o.Silent
 	s.Upgrades += o.Upgrades
 	s.Lossless += o.Lossless

@@ -26,6 +26,7 @@ func (w *World) administer() bool {
 		if c, refusal = placement.PlanMove(st.Policy, *st, l.view(), l.p.m.clock(), group, []string{node, ""}[w.rng.IntN(2)]); refusal != nil || c.Kind == "" {
 			return false
 		}
+		w.withDrain(l, &c)
 	case n < 7:
 		admins := []placement.Admin{placement.AdminPaused, placement.AdminDrain, placement.AdminUp, placement.AdminUp}
 		c = placement.Command{Kind: placement.CmdAdmin, Node: node, Admin: admins[w.rng.IntN(len(admins))], Reason: reason}

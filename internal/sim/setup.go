@@ -30,9 +30,11 @@ func Run(o Options) (stats Stats, trace string, err error) {
 }
 
 func newWorld(o Options) *World {
-	w := &World{opt: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*machine{}, truth: []truth{{}}, queue: make(events, 0, 256)}
+	w := &World{opt: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*machine{}, truth: []truth{{}}, queue: make(events, 0, 256),
+		drng: rand.New(rand.NewPCG(o.Seed, 12))}
+	w.drawMoves()
 	layer := lease.Layers[w.rng.IntN(len(lease.Layers))]
-	if o.Storm == StormUnlucky {
+	if o.Storm == StormUnlucky || w.moving {
 		layer = lease.Gate // it is about nothing else
 	}
 	w.timing, _ = lease.Derive(lease.Profiles[w.rng.IntN(len(lease.Profiles))], layer, lease.Overrides{})
@@ -61,7 +63,9 @@ func newWorld(o Options) *World {
 	for i := range w.net.cut {
 		w.net.cut[i] = make([]bool, n)
 	}
-	w.drawFencing(w.storm == StormFence)
+	if w.drawFencing(w.storm == StormFence); w.gentle {
+		w.fence = fencing{unsure: -1}
+	}
 	w.found()
 	for _, m := range w.nodes {
 		w.after(w.upTo(w.timing.Duration), nil, m.boot)
@@ -94,7 +98,7 @@ func (w *World) found() {
 	for g, gp := range policy.Groups {
 		for _, r := range gp.Resources {
 			w.keys = append(w.keys, key{group: gp.Name, resource: r.Name, g: g, address: r.Address, exclusive: r.Exclusive,
-				everyNode: r.RunOn == placement.RunOnEveryNode, budget: r.StopBudget})
+				everyNode: r.RunOn == placement.RunOnEveryNode, hot: gp.Standby == placement.StandbyHot, budget: r.StopBudget})
 		}
 	}
 	w.acted = make([]uint64, len(policy.Groups))
@@ -194,6 +198,7 @@ func (w *World) group(i int, t lease.Timing) placement.GroupPolicy {
 			budget = max(budget, r.StopBudget)
 		}
 	}
+	w.gentlePolicy(&g)
 	g.TakeoverWait = t.TakeoverWait(budget)
 	if w.opt.Weak == WeakWait {
 		g.TakeoverWait = g.TakeoverWait * 2 / 3
@@ -210,12 +215,15 @@ func (w *World) resources(t lease.Timing) ([]placement.ResourcePolicy, placement
 	service := base
 	service.Name = "service"
 	standby, chain := placement.StandbyCold, false
-	switch w.rng.IntN(5) {
+	kind := w.rng.IntN(5)
+	if w.moving {
+		kind = 1
+	}
+	switch kind {
 	case 0: // an address alone
 		return []placement.ResourcePolicy{address}, standby
 	case 1: // hot standby
-		service.RunOn, service.RestartAction, standby = placement.RunOnEveryNode, placement.RestartFailoverFirst, placement.StandbyHot
-		address.DependsOn = &placement.Expr{Name: "service"}
+		return hotStandby(address, service), placement.StandbyHot
 	case 2: // an exclusive service behind its address
 		service.Exclusive = true
 		address.DependsOn = &placement.Expr{Name: "service"}

@@ -24,6 +24,7 @@ const (
 	StormUnlucky Storm = "unlucky" // agents stop between clock and system call
 	StormPower   Storm = "power"   // machines lose power, disks are full, leadership moves
 	StormFence   Storm = "fence"   // owners fall silent, and fence devices lie, fail and take their time
+	StormDrain   Storm = "drain"   // groups move while connections are open; not among storms: it is drawn by itself
 )
 
 var storms = []Storm{StormMoves, StormMute, StormEdge, StormPause, StormTiming, StormFreeze, StormSuspend, StormLate, StormUnlucky, StormPower, StormFence, StormKill}
@@ -71,12 +72,16 @@ func (w *World) drawRegime() {
 	if w.chance(0.25) { // a network that is slow all the time
 		w.net.slow, w.faults.alwaysSlow = w.upTo(w.timing.Duration/2), true
 	}
-	for range faults {
+	for range len(faults) - len(drainFaults) {
 		w.faults.weights = append(w.faults.weights, w.rng.IntN(4))
 	}
+	w.faults.weights = append(w.faults.weights, make([]int, len(drainFaults))...)
 	storm := w.opt.Storm
 	if storm == NoStorm && w.chance(0.35) {
 		storm = storms[w.rng.IntN(len(storms))]
+	}
+	if w.moving {
+		storm = StormDrain
 	}
 	w.brew(storm)
 }
@@ -110,6 +115,9 @@ func (w *World) brew(storm Storm) {
 		r.every, r.unlucky, only = 4*d, 0.05, []string{"administrator"}
 	case StormPower:
 		r.every, only = d, []string{"power cut", "disk full", "leadership moved", "administrator"}
+	case StormDrain:
+		w.brewMoves()
+		return
 	case StormFence:
 		r.every, only = 2*d, []string{"isolated", "no way out", "agent frozen", "administrator"}
 	default:

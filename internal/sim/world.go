@@ -37,6 +37,12 @@ type World struct {
 	handed  bool           // and was given a group nevertheless
 	fence   fencing
 	storm   Storm
+
+	drng   *rand.Rand    // for moves that let connections finish, and for their clients
+	crowds []*crowd      // by key; nil: nobody
+	moving bool          // the run is made of such moves
+	gentle bool          // and nothing fails: every connection is judged
+	shaken time.Duration // but for those from before then: a leader was elected, and an owner may have lost its lease meanwhile
 }
 
 // truth is one committed entry.
