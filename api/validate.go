@@ -156,7 +156,7 @@ func checkKernelLease(st Status) []Check {
 		return out
 	}
 	out := []Check{finding(VerdictOK, "kernel-lease", "", "address lifetime: a silent node is replaced after %v", st.Timing.TakeoverWait(0))}
-	if len(without) == 0 && unheard == 0 && st.Timing.Profile != lease.WAN {
+	if len(without) == 0 && unheard == 0 {
 		out[0].Detail += `; every node carries the gate: with kernel_lease = "auto" the next apply takes it`
 	}
 	for _, n := range without {

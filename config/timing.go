@@ -19,13 +19,12 @@ const (
 
 var kernelLeases = []KernelLease{KernelAuto, KernelGate, KernelAddress}
 
-// Layers are the layers that the key can come to with this profile, the one first that is taken when nothing is known of the
-// nodes.
-func (k KernelLease) Layers(p lease.Profile) []lease.Layer {
-	switch {
-	case k == KernelGate:
+// Layers are the layers that the key can come to, the one first that is taken when nothing is known of the nodes.
+func (k KernelLease) Layers() []lease.Layer {
+	switch k {
+	case KernelGate:
 		return []lease.Layer{lease.Gate}
-	case k == KernelAddress, p == lease.WAN: // whoever tolerates seconds of jitter needs no milliseconds
+	case KernelAddress:
 		return []lease.Layer{lease.Address}
 	}
 	return []lease.Layer{lease.Address, lease.Gate}
@@ -44,7 +43,7 @@ func parseTiming(t *table, known lease.Layer) (KernelLease, lease.Timing) {
 		Heartbeat: get("heartbeat"), Election: get("election"), LeaderLease: get("leader_lease"), Suspect: get("suspect"),
 	}
 	o.done()
-	layers := kernel.Layers(profile)
+	layers := kernel.Layers()
 	timings, faults := map[lease.Layer]lease.Timing{}, map[lease.Layer][]string{}
 	for _, l := range layers {
 		timing, err := lease.Derive(profile, l, overrides)

@@ -29,7 +29,7 @@ func TestTheKernelLeaseIsWhatTheKeyCameTo(t *testing.T) {
 		"auto, the nodes carry the gate":     {"", lease.Gate, lease.Gate},
 		"auto, they do not":                  {`kernel_lease = "auto"`, lease.Address, lease.Address},
 		"auto, a word of a newer agent":      {"", "clock", lease.Address},
-		"wan needs no milliseconds":          {`timing = "wan"`, lease.Gate, lease.Address},
+		"wan, the nodes carry the gate":      {`timing = "wan"`, lease.Gate, lease.Gate},
 		"wan, and the gate is asked for":     {"timing = \"wan\"\nkernel_lease = \"gate\"", lease.Address, lease.Gate},
 		"the gate, whatever is known":        {`kernel_lease = "gate"`, lease.Address, lease.Gate},
 		"the gate, nothing known":            {`kernel_lease = "gate"`, "", lease.Gate},
@@ -67,7 +67,7 @@ func TestAnAcceptedFileHoldsOnEveryLayerItCanComeTo(t *testing.T) {
 			if err != nil {
 				t.Fatalf("with %s: %v", l, err)
 			}
-			if err := c.Timing.Validate(); err != nil || !slices.Contains(c.KernelLease.Layers(c.Timing.Profile), c.Timing.Layer) {
+			if err := c.Timing.Validate(); err != nil || !slices.Contains(c.KernelLease.Layers(), c.Timing.Layer) {
 				t.Fatalf("with %s: %s, %v\n%s", l, c.Timing.Layer, err, text)
 			}
 		}

@@ -307,7 +307,7 @@ func (b backend) apply(ctx context.Context, w api.Write) (api.Reply, error) {
 		return api.Reply{}, api.Errorf(api.CodeRefused, fmt.Sprintf("write name = %q, or apply it to the other cluster", st.Cluster),
 			"the file is for cluster %q, this is %q", next.Name, st.Cluster)
 	}
-	layer, err := resolveLayer(next.KernelLease, next.Timing.Profile, inForce(st), b.n.leader.carriers(st))
+	layer, err := resolveLayer(next.KernelLease, inForce(st), b.n.leader.carriers(st))
 	if err != nil {
 		return api.Reply{}, err
 	}

@@ -41,14 +41,9 @@ func (r resolution) say() string {
 // resolveLayer decides which layer counts for the whole cluster. Under auto a member that does not speak cannot bring the gate
 // into force, and cannot end it either: a change that is applied while a node is down must not change how the others count,
 // and that node owns nothing before it carries the gate. The error says which node and what to do.
-func resolveLayer(key config.KernelLease, profile lease.Profile, inForce lease.Layer, members []carrier) (resolution, error) {
-	possible := key.Layers(profile)
-	if !slices.Contains(possible, lease.Gate) {
-		r := resolution{layer: lease.Address}
-		if key == config.KernelAuto {
-			r.why = "timing " + string(profile) + " needs no milliseconds"
-		}
-		return r, nil
+func resolveLayer(key config.KernelLease, inForce lease.Layer, members []carrier) (resolution, error) {
+	if !slices.Contains(key.Layers(), lease.Gate) {
+		return resolution{layer: lease.Address}, nil
 	}
 	r := resolution{layer: lease.Gate}
 	for _, m := range members {

@@ -16,29 +16,27 @@ func TestWhichLayerOfTheKernelCountsForTheCluster(t *testing.T) {
 	silent := func(name string) carrier { return carrier{name: name, why: "no word"} }
 	for name, c := range map[string]struct {
 		key     config.KernelLease
-		profile lease.Profile
 		before  lease.Layer
 		members []carrier
 		want    lease.Layer
 		say     string // of the resolution, or of the refusal
 		warns   int
 	}{
-		"auto, all carry it":                        {"auto", lease.LAN, lease.Address, []carrier{yes("a"), yes("b")}, lease.Gate, "kernel lease: gate", 0},
-		"auto, one does not":                        {"auto", lease.LAN, lease.Address, []carrier{yes("a"), no("b")}, lease.Address, "address lifetime, because node b: no nf_tables", 0},
-		"auto, one does not any more":               {"auto", lease.LAN, lease.Gate, []carrier{yes("a"), no("b")}, lease.Address, "because node b: no nf_tables", 0},
-		"auto, one is silent":                       {"auto", lease.Fast, lease.Address, []carrier{silent("a"), yes("b")}, lease.Address, "because node a does not speak", 0},
-		"auto, one is silent and the gate is there": {"auto", lease.Fast, lease.Gate, []carrier{silent("a"), yes("b")}, lease.Gate, "kernel lease: gate", 0},
-		"auto, who speaks explains it better":       {"auto", lease.LAN, lease.Address, []carrier{silent("a"), no("b"), yes("c")}, lease.Address, "because node b: no nf_tables", 0},
-		"auto, and nobody is there":                 {"auto", lease.LAN, lease.Address, nil, lease.Gate, "kernel lease: gate", 0},
-		"auto, wan":                                 {"auto", lease.WAN, lease.Gate, []carrier{yes("a")}, lease.Address, "because timing wan needs no milliseconds", 0},
-		"address, all carry the gate":               {"address", lease.LAN, lease.Gate, []carrier{yes("a")}, lease.Address, "kernel lease: address lifetime", 0},
-		"gate, all carry it":                        {"gate", lease.WAN, lease.Address, []carrier{yes("a")}, lease.Gate, "kernel lease: gate", 0},
-		"gate, one cannot":                          {"gate", lease.LAN, lease.Gate, []carrier{yes("a"), no("b")}, "", "node b says that its kernel does not carry it: no nf_tables", 0},
-		"gate, one is silent":                       {"gate", lease.LAN, lease.Address, []carrier{yes("a"), silent("b")}, lease.Gate, "kernel lease: gate", 1},
-		"gate, one is silent and one cannot":        {"gate", lease.LAN, lease.Address, []carrier{silent("a"), no("b")}, "", "node b says", 0},
+		"auto, all carry it":                        {"auto", lease.Address, []carrier{yes("a"), yes("b")}, lease.Gate, "kernel lease: gate", 0},
+		"auto, one does not":                        {"auto", lease.Address, []carrier{yes("a"), no("b")}, lease.Address, "address lifetime, because node b: no nf_tables", 0},
+		"auto, one does not any more":               {"auto", lease.Gate, []carrier{yes("a"), no("b")}, lease.Address, "because node b: no nf_tables", 0},
+		"auto, one is silent":                       {"auto", lease.Address, []carrier{silent("a"), yes("b")}, lease.Address, "because node a does not speak", 0},
+		"auto, one is silent and the gate is there": {"auto", lease.Gate, []carrier{silent("a"), yes("b")}, lease.Gate, "kernel lease: gate", 0},
+		"auto, who speaks explains it better":       {"auto", lease.Address, []carrier{silent("a"), no("b"), yes("c")}, lease.Address, "because node b: no nf_tables", 0},
+		"auto, and nobody is there":                 {"auto", lease.Address, nil, lease.Gate, "kernel lease: gate", 0},
+		"address, all carry the gate":               {"address", lease.Gate, []carrier{yes("a")}, lease.Address, "kernel lease: address lifetime", 0},
+		"gate, all carry it":                        {"gate", lease.Address, []carrier{yes("a")}, lease.Gate, "kernel lease: gate", 0},
+		"gate, one cannot":                          {"gate", lease.Gate, []carrier{yes("a"), no("b")}, "", "node b says that its kernel does not carry it: no nf_tables", 0},
+		"gate, one is silent":                       {"gate", lease.Address, []carrier{yes("a"), silent("b")}, lease.Gate, "kernel lease: gate", 1},
+		"gate, one is silent and one cannot":        {"gate", lease.Address, []carrier{silent("a"), no("b")}, "", "node b says", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := resolveLayer(c.key, c.profile, c.before, c.members)
+			r, err := resolveLayer(c.key, c.before, c.members)
 			var refusal *api.Error
 			if errors.As(err, &refusal) {
 				if c.want != "" || !strings.Contains(refusal.Message, c.say) || refusal.Hint == "" {

@@ -71,11 +71,8 @@ func (v *checkVerb) run(context.Context) error {
 
 // kernelKey says what the key kernel_lease comes to, as far as a file alone can say.
 func kernelKey(c config.Cluster) string {
-	switch layers := c.KernelLease.Layers(c.Timing.Profile); {
-	case len(layers) > 1:
+	if c.KernelLease == config.KernelAuto {
 		return "auto: depends on the nodes, when it is applied"
-	case c.KernelLease == config.KernelAuto:
-		return "auto: " + string(layers[0]) + ", with timing " + string(c.Timing.Profile)
 	}
 	return string(c.KernelLease)
 }
