@@ -225,15 +225,20 @@ func (d *deadman) bequeath() {
 	w.after(m.span(until.Sub(m.clock())), heir, func() {
 		if !m.will.After(until) || !m.will.After(last) && w.opt.Weak != WeakHeir {
 			m.release(heir, "the executor", func() {})
+			w.after(longestBudget+wakeGrace, heir, func() { m.inherited(heir) })
+			return
 		}
-		w.after(longestBudget+wakeGrace, heir, func() {
-			heir.dead = true
-			if m.heir == heir {
-				m.heir = nil
-			}
-			m.guard()
-		})
+		m.inherited(heir) // it ends nothing of a successor's
 	})
+}
+
+// inherited is the end of an executor.
+func (m *machine) inherited(heir *actor) {
+	heir.dead = true
+	if m.heir == heir {
+		m.heir = nil
+	}
+	m.guard()
 }
 
 // killParent is SIGKILL for the dead man. The agent notices by the line between them, when it runs; init starts another.
