@@ -124,6 +124,9 @@ func (m *machine) turnOff(i int, why string) {
 	t.ends = 0
 	if t.on {
 		t.on, t.stuck, t.open = false, false, 0
+		if t.lane != nil {
+			t.lane.gave = false
+		}
 		m.w.log("%s no longer runs %s/%s: %s", m.name, m.w.keys[i].group, m.w.keys[i].resource, why)
 		m.w.gone(m, i, why)
 	}
