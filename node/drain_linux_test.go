@@ -328,6 +328,36 @@ func TestADrainEndsWithTheGate(t *testing.T) {
 	b.ended(2 * time.Second)
 }
 
+// The layer of the kernel lease may change while connections finish here: what was given away stays behind its gate (S1), and ends as
+// it would have.
+func TestAChangeOfTheLayerLeavesADrainAlone(t *testing.T) {
+	b := newDrainBench(t)
+	b.start(1, nil)
+	c := b.dial()
+	d := b.give(1, time.Minute)
+	b.handed(d)
+	n := &Node{name: "a", log: discard(), clock: boottime.Now, vips: b.vips}
+	s := &slots{live: map[key]*slot{{"web", "vip"}: {drv: b.address, clock: boottime.Now, known: true}}}
+	tend := func() {
+		fronts, _ := s.fronts(n, placement.State{}, placement.Local{})
+		b.gate.tend(fronts)
+	}
+	b.gate.follow(false, false)
+	for range 3 {
+		tend()
+		if passes, err := b.gate.passes(theVIP.Addr()); passes || err != nil {
+			t.Fatalf("an address that was given away passes the gate: %v, %v", passes, err)
+		}
+	}
+	b.goesOn(c)
+	b.say(placement.GroupState{Owner: "b", Epoch: d.Epoch + 1, Phase: placement.PhaseOwned})
+	b.ended(2 * time.Second)
+	tend()
+	if b.gate.guarded[theVIP.Addr()] {
+		t.Error("after the drain the gate is still there, which the configuration does without")
+	}
+}
+
 // A machine that is too busy for a reset gets more tries, but not while another node owns the address and no gate stands.
 func TestALateResetIsRepeatedOnlyBehindTheGate(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -355,15 +385,7 @@ func TestTheNextProcessEndsADrain(t *testing.T) {
 	b.start(1, nil)
 	c := b.dial()
 	b.handed(b.give(1, 2*time.Second))
-	b.end()
-	next := &address{vips: b.vips, gate: newGatekeeper(b.vips, boottime.Now, discard()), spec: b.spec, clock: boottime.Now, log: discard(), possible: true,
-		lease: word{true}, plans: b.plansTold, wake: func() {}}
-	next.gate.follow(true, true)
-	if _, err := next.gate.guard(theVIP.Addr()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(next.close)
-	next.adoptDrain()
+	next := b.nextProcess()
 	b.goesOn(c)
 	if !next.silent() {
 		t.Error("the next process takes the address for one that lingers")
@@ -372,6 +394,32 @@ func TestTheNextProcessEndsADrain(t *testing.T) {
 	b.address = next
 	if r := b.ended(time.Second); r.Total != 1 || r.Cut != 1 || r.Epoch != 1 {
 		t.Errorf("report %+v, want the one connection cut", r)
+	}
+}
+
+// nextProcess is the address after a restart of the agent.
+func (b *drainBench) nextProcess() *address {
+	b.t.Helper()
+	b.end()
+	next := &address{vips: b.vips, gate: newGatekeeper(b.vips, boottime.Now, discard()), spec: b.spec, clock: boottime.Now, log: discard(), possible: true,
+		lease: word{true}, plans: b.plansTold, wake: func() {}}
+	next.gate.follow(true, true)
+	if _, err := next.gate.guard(theVIP.Addr()); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(next.close)
+	next.adoptDrain()
+	return next
+}
+
+// Connections may be open on the old owner until the very end; the new one's next process must not stop forwarding before that.
+func TestTheNextProcessForwardsAsLong(t *testing.T) {
+	b := newDrainBench(t)
+	b.start(2, b.planned("b", "a", 1, time.Minute))
+	until := b.drained().until
+	d := b.nextProcess().drained()
+	if d == nil || d.giving || d.until.Sub(until).Abs() > drainEnd/2 {
+		t.Errorf("%+v, want to forward until %v", d, until)
 	}
 }
 

@@ -55,7 +55,7 @@ type gatekeeper struct {
 type front struct {
 	addr     netip.Addr
 	possible bool      // this node may own its group, or still has it from a time when it might
-	absent   bool      // the kernel says that it is not on this node, and nobody is adding it
+	absent   bool      // the kernel says that it is not on this node, not for open connections either, and nobody is adding it
 	until    time.Time // it is online under a lease that ends then; zero: it is not
 	mine     bool      // the state gives its group to this node, and the node has not promised it away
 }

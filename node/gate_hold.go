@@ -34,7 +34,8 @@ func (s *slots) fronts(n *Node, st placement.State, local placement.Local) (all 
 			continue
 		}
 		lr := s.live[k].local()
-		f := front{addr: a.spec.Address.Addr(), possible: a.possible, absent: !lr.Running && lr.Doing == "" && !a.lingers.Load()}
+		f := front{addr: a.spec.Address.Addr(), possible: a.possible,
+			absent: !lr.Running && lr.Doing == "" && !a.lingers.Load() && !a.silent()}
 		gs := st.Groups[k.group]
 		if end, leased := local.Leased[k.group]; leased && lr.State == placement.StateOnline {
 			f.until, f.mine = end, gs.Owner == n.name && gs.Phase == placement.PhaseOwned && n.released[k.group] < gs.Epoch

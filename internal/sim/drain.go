@@ -125,9 +125,10 @@ func (p *proc) adoptDrains() {
 		if l == nil || l.thereEnd <= now && l.backEnd <= now || p.w.opt.Weak == WeakDrainForgot {
 			continue
 		}
-		left := max(l.thereEnd, l.backEnd) - now - drainEnd
+		left := max(l.thereEnd, l.backEnd) - now
 		d := &draining{giving: l.there != nil && l.thereEnd > now, until: p.m.clock().Add(left)}
 		if d.giving {
+			d.until = d.until.Add(-drainEnd)
 			d.report.Total, d.report.Left = len(l.sockets), len(l.sockets)
 		}
 		p.begin(i, &p.slots[i], d)
