@@ -215,7 +215,6 @@ func (a *address) adoptDrain() {
 		}
 		d := &draining{giving: k.There.IsValid(), until: a.clock().Add(k.Left)}
 		if d.giving {
-			a.gate.lasting(k.Address)
 			d.until = d.until.Add(-drainEnd)
 			conns, _ := a.vips.Connections(k.Address)
 			d.report = placement.DrainReport{Total: len(conns), Left: len(conns), Until: time.Now().Add(k.Left - drainEnd)}

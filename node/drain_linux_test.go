@@ -358,6 +358,35 @@ func TestAChangeOfTheLayerLeavesADrainAlone(t *testing.T) {
 	}
 }
 
+// The same where the agent was started again after the change: the gate that it finds in the kernel stays until the end, and no longer.
+func TestTheNextProcessLeavesADrainAloneWithoutAGate(t *testing.T) {
+	b := newDrainBench(t)
+	b.start(1, nil)
+	c := b.dial()
+	d := b.give(1, time.Minute)
+	b.handed(d)
+	next := b.nextProcess(false)
+	s := &slots{live: map[key]*slot{{"web", "vip"}: {drv: next, clock: boottime.Now, known: true}}}
+	tend := func() {
+		fronts, _ := s.fronts(&Node{name: "a", log: discard(), clock: boottime.Now, vips: b.vips}, placement.State{}, placement.Local{})
+		next.gate.tend(fronts)
+	}
+	for range 3 {
+		tend()
+		if passes, err := next.gate.passes(theVIP.Addr()); passes || err != nil {
+			t.Fatalf("an address that was given away passes the gate: %v, %v", passes, err)
+		}
+	}
+	b.goesOn(c)
+	b.say(placement.GroupState{Owner: "b", Epoch: d.Epoch + 1, Phase: placement.PhaseOwned})
+	b.address = next
+	b.ended(2 * time.Second)
+	tend()
+	if passes, err := next.gate.passes(theVIP.Addr()); !passes || err != nil {
+		t.Errorf("after the drain the kernel still has the gate, which the configuration does without: %v", err)
+	}
+}
+
 // A machine that is too busy for a reset gets more tries, but not while another node owns the address and no gate stands.
 func TestALateResetIsRepeatedOnlyBehindTheGate(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -385,7 +414,7 @@ func TestTheNextProcessEndsADrain(t *testing.T) {
 	b.start(1, nil)
 	c := b.dial()
 	b.handed(b.give(1, 2*time.Second))
-	next := b.nextProcess()
+	next := b.nextProcess(true)
 	b.goesOn(c)
 	if !next.silent() {
 		t.Error("the next process takes the address for one that lingers")
@@ -398,14 +427,15 @@ func TestTheNextProcessEndsADrain(t *testing.T) {
 }
 
 // nextProcess is the address after a restart of the agent.
-func (b *drainBench) nextProcess() *address {
+func (b *drainBench) nextProcess(gate bool) *address {
 	b.t.Helper()
 	b.end()
 	next := &address{vips: b.vips, gate: newGatekeeper(b.vips, boottime.Now, discard()), spec: b.spec, clock: boottime.Now, log: discard(), possible: true,
 		lease: word{true}, plans: b.plansTold, wake: func() {}}
-	next.gate.follow(true, true)
-	if _, err := next.gate.guard(theVIP.Addr()); err != nil {
-		b.t.Fatal(err)
+	if next.gate.follow(gate, gate); gate {
+		if _, err := next.gate.guard(theVIP.Addr()); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 	b.t.Cleanup(next.close)
 	next.adoptDrain()
@@ -417,7 +447,7 @@ func TestTheNextProcessForwardsAsLong(t *testing.T) {
 	b := newDrainBench(t)
 	b.start(2, b.planned("b", "a", 1, time.Minute))
 	until := b.drained().until
-	d := b.nextProcess().drained()
+	d := b.nextProcess(true).drained()
 	if d == nil || d.giving || d.until.Sub(until).Abs() > drainEnd/2 {
 		t.Errorf("%+v, want to forward until %v", d, until)
 	}
