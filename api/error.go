@@ -47,6 +47,13 @@ func Errorf(code Code, hint, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
+// Untried is Errorf for a refusal before anything was begun, which the moment of an election explains: the same call may be made again.
+func Untried(hint, format string, args ...any) *Error {
+	e := Errorf(CodeNoQuorum, hint, format, args...)
+	e.Untried = true
+	return e
+}
+
 // Error is the message alone; Hint and Faults are shown by who prints it.
 func (e *Error) Error() string { return e.Message }
 

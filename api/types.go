@@ -17,6 +17,7 @@ type Error struct {
 	Message string   `json:"message"`        // what and why
 	Hint    string   `json:"hint,omitempty"` // what to do
 	Faults  []string `json:"faults,omitempty"`
+	Untried bool     `json:"untried,omitempty"` // nothing was begun: no leader is known just now, or the one that was is gone
 
 	cause error // on this side of the wire only
 }

@@ -19,6 +19,10 @@ import (
 	"hacluster/raft"
 )
 
+// leaderPatience is how long a leader may take to accept a connection. One that is gone is not asked for longer: the next is elected
+// meanwhile.
+const leaderPatience = 2 * time.Second
+
 // backend serves the API of this node. Reads of the cluster and all writes go to the leader; it implements api.Backend.
 type backend struct{ n *Node }
 
@@ -29,12 +33,21 @@ func forward[T any](ctx context.Context, b backend, call func(context.Context, *
 		return out, false, nil
 	}
 	if by := api.ForwardedBy(ctx); by != "" {
-		return out, true, api.Errorf(api.CodeNoQuorum, "try again in a second", "%s took %s for the leader, which says it is %s", by, b.n.name, leader)
+		return out, true, api.Untried("try again in a second", "%s took %s for the leader, which says it is %s", by, b.n.name, leader)
 	}
-	client := api.NewClient(leader, func(ctx context.Context) (net.Conn, error) { return b.n.dialer.Dial(ctx, leader, wire.ALPNAPI) })
+	reached := false
+	client := api.NewClient(leader, func(ctx context.Context) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, leaderPatience)
+		defer cancel()
+		c, err := b.n.dialer.Dial(ctx, leader, wire.ALPNAPI)
+		reached = reached || err == nil
+		return c, err
+	})
 	client.By = b.n.name
 	defer client.Close()
-	out, err = call(ctx, client)
+	if out, err = call(ctx, client); err != nil && !reached && ctx.Err() == nil {
+		err = api.Untried("bring nodes back until a majority is up; hactl status shows who is missing", "the leader cannot be reached: %v", err)
+	}
 	return out, true, err
 }
 
@@ -92,11 +105,11 @@ func (n *Node) founded() error {
 	if n.raft.State().ID != "" {
 		return nil
 	}
-	return api.Errorf(api.CodeNoQuorum, "try again in a second", "the cluster is just being founded")
+	return api.Untried("try again in a second", "the cluster is just being founded")
 }
 
 func (n *Node) noLeader() error {
-	return api.Errorf(api.CodeNoQuorum, "bring nodes back until a majority is up; hactl status shows who is missing",
+	return api.Untried("bring nodes back until a majority is up; hactl status shows who is missing",
 		"the cluster has no leader: fewer than a majority of its voters can reach each other")
 }
 
@@ -108,7 +121,7 @@ func (b backend) commit(ctx context.Context, c placement.Command) (placement.Res
 	var other raft.ErrNotLeader
 	switch {
 	case errors.As(err, &other):
-		return res, api.Errorf(api.CodeNoQuorum, "try again", "the leader changed while the command was under way")
+		return res, api.Untried("try again", "the leader changed before the command was begun")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return res, api.Errorf(api.CodeTimeout, "hactl status and hactl events show whether it was carried out", "no majority confirmed the command in time")
 	case err != nil:

@@ -193,6 +193,26 @@ func TestAPlannedMoveResetsConnections(t *testing.T) {
 	}
 }
 
+// The kernel takes an address away when its time is over, and keeps the connections to it: of a machine that stood still. They go when
+// the agent runs again, or a client that comes again from the same port would be taken for one of them.
+func TestConnectionsOfAnAddressThatTheKernelTookAwayGoToo(t *testing.T) {
+	b := newDrainBench(t)
+	b.start(3, nil)
+	b.dial()
+	if err := b.vips.Remove(b.spec); err != nil {
+		t.Fatal(err)
+	}
+	if open, err := b.vips.Connections(theVIP.Addr()); err != nil || len(open) != 1 {
+		t.Fatalf("%v, %v: this test shows nothing", open, err)
+	}
+	if err := b.Stop(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if open, err := b.vips.Connections(theVIP.Addr()); err != nil || len(open) != 0 {
+		t.Errorf("%v, %v", open, err)
+	}
+}
+
 // While the gate is the kernel lease and cannot be set up, an owner gives its address up before its lease could end unseen,
 // and says why; another node takes over.
 func TestAnOwnerWithoutAGateGivesUp(t *testing.T) {

@@ -77,7 +77,11 @@ func (b backend) Join(ctx context.Context, j api.Join) (api.Joined, error) {
 		return api.Joined{}, err
 	}
 	if _, err := b.commit(ctx, a.command(j)); err != nil {
-		return api.Joined{}, err
+		e := api.AsError(err)
+		if e.Untried { // the token is used up by now
+			e.Untried, e.Hint = false, "make a new token on a member with hactl token, then join with it"
+		}
+		return api.Joined{}, e
 	}
 	if err := b.n.raft.AddNonvoter(ctx, j.Name); err != nil {
 		return api.Joined{}, api.Errorf(api.CodeNoQuorum, fmt.Sprintf("run hactl token --rejoin %s on a member, then hactl node rejoin with it", j.Name),

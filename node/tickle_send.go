@@ -56,7 +56,7 @@ func (a *address) tickle(ctx context.Context, epoch uint64) {
 		a.tickledAll(epoch)
 		return
 	}
-	lost, err := a.notHere(lost)
+	lost, err := a.vips.Unknown(a.spec.Address.Addr(), lost) // not those who have connected again from the same port
 	var from *vip.Tickler
 	if err == nil {
 		from, err = a.vips.Tickler(a.spec.Address.Addr())
@@ -91,16 +91,6 @@ func (a *address) tickledAll(epoch uint64) {
 	}
 }
 
-// notHere leaves out what this node has a socket for: a client that has connected again from the same port, or one of a time when this
-// node was the owner.
-func (a *address) notHere(conns []vip.Conn) ([]vip.Conn, error) {
-	own, err := a.vips.Sockets(a.spec.Address.Addr())
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(slices.Clone(conns), func(c vip.Conn) bool { return own[c] }), nil
-}
-
 // tickleAll sends to all of them, several times. The error is the first of a packet that did not leave, or why it was ended.
 func (a *address) tickleAll(ctx context.Context, from tickler, lost []vip.Conn) (sent int, first error) {
 	begun := time.Now()
@@ -109,7 +99,7 @@ func (a *address) tickleAll(ctx context.Context, from tickler, lost []vip.Conn) 
 		if err := a.pause(ctx, at); err != nil {
 			return sent, err
 		}
-		left, err := a.notHere(lost)
+		left, err := a.vips.Unknown(a.spec.Address.Addr(), lost)
 		if err == nil {
 			err = a.isHeld()
 		}

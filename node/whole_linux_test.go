@@ -348,6 +348,9 @@ func (c *cluster) quorumLost(t *testing.T) {
 	})
 	_, err := left.client.Write(t.Context(), api.Write{Verb: api.VerbMove, Group: "web"})
 	refused(t, err, api.CodeNoQuorum, "no leader", "majority")
+	if !api.AsError(err).Untried {
+		t.Error("it is not said that nothing was begun")
+	}
 	for _, m := range c.nodes {
 		if m.n == nil {
 			m.start()

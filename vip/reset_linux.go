@@ -81,6 +81,7 @@ func inTime(limit time.Duration, f func() (int, error)) (int, error) {
 // tcpSocket is one connection as the kernel names it.
 type tcpSocket struct {
 	family byte
+	state  byte
 	id     [idLen]byte // ports, addresses, interface and cookie: the cookie belongs to this one socket and no later one
 }
 
@@ -170,7 +171,7 @@ func (s *diag) listBy(family byte, filter []byte, states uint32) ([]tcpSocket, e
 				}
 				return nil, err
 			case len(m.Data) >= idOffset+idLen:
-				found = append(found, tcpSocket{m.Data[0], [idLen]byte(m.Data[idOffset:])})
+				found = append(found, tcpSocket{m.Data[0], m.Data[1], [idLen]byte(m.Data[idOffset:])})
 			}
 		}
 	}

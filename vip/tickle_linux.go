@@ -53,8 +53,10 @@ func (m *Manager) Waiting(addrs []netip.Addr) (map[netip.Addr][]Waiting, error) 
 	return out, nil
 }
 
-// Sockets are all TCP connections to an address that this node's kernel has a socket for, in whatever state.
-func (m *Manager) Sockets(a netip.Addr) (map[Conn]bool, error) {
+// Unknown gives those of the connections to an address of this node that its kernel has no socket for. One in time-wait, which nobody
+// waits on any more, is from a time when the address was here before, or as good as: it is ended, for it would answer in place of a
+// reset. Kernels that cannot end it leave it, and the connection counts as known.
+func (m *Manager) Unknown(a netip.Addr, conns []Conn) ([]Conn, error) {
 	s, err := m.openDiag()
 	if err != nil {
 		return nil, fmt.Errorf("listing the sockets of %s: %w", a, err)
@@ -65,9 +67,20 @@ func (m *Manager) Sockets(a netip.Addr) (map[Conn]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the sockets of %s: %w", a, err)
 	}
-	out := make(map[Conn]bool, len(socks))
+	known := make(map[Conn]tcpSocket, len(socks))
 	for _, one := range socks {
-		out[one.conn()] = true
+		known[one.conn()] = one
+	}
+	var out []Conn
+	for _, c := range conns {
+		one, ok := known[c]
+		if ok && one.state == unix.BPF_TCP_TIME_WAIT {
+			_, err := s.destroy([]tcpSocket{one})
+			ok = err != nil
+		}
+		if !ok {
+			out = append(out, c)
+		}
 	}
 	return out, nil
 }

@@ -17,5 +17,5 @@ func (*Tickler) Send([]Conn) (int, error) { return 0, errWindows }
 // Waiting always fails on Windows.
 func (*Manager) Waiting([]netip.Addr) (map[netip.Addr][]Waiting, error) { return nil, errWindows }
 
-// Sockets always fails on Windows.
-func (*Manager) Sockets(netip.Addr) (map[Conn]bool, error) { return nil, errWindows }
+// Unknown always fails on Windows.
+func (*Manager) Unknown(netip.Addr, []Conn) ([]Conn, error) { return nil, errWindows }

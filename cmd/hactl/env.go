@@ -32,6 +32,7 @@ const (
 const (
 	defaultTimeout = 10 * time.Second
 	defaultWait    = 2 * time.Minute
+	electionWait   = 6 * time.Second // for a leader to be there; one is elected within seconds, if there is a majority
 )
 
 // env is what verbs share: where to write, the clock, the global flags. A test builds one and sets what it needs.
@@ -49,13 +50,14 @@ type env struct {
 	Remote   string        // --node; empty: the socket
 	Timeout  time.Duration // 0: the default of the verb
 	Poll     time.Duration // between two looks while waiting
+	Elects   time.Duration // how long a moment without a leader is waited out
 
 	client *api.Client
 }
 
 func newEnv(stdout, stderr io.Writer) *env {
 	return &env{
-		In: os.Stdin, Asks: term.IsTerminal(int(os.Stdin.Fd())), Out: stdout, Err: stderr, Now: time.Now, Zone: time.Local, Poll: 200 * time.Millisecond,
+		In: os.Stdin, Asks: term.IsTerminal(int(os.Stdin.Fd())), Out: stdout, Err: stderr, Now: time.Now, Zone: time.Local, Poll: 200 * time.Millisecond, Elects: electionWait,
 		Config: "/etc/had/had.toml", Fold: isTerminal(stderr), Color: isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 	}
 }
@@ -145,7 +147,35 @@ func (e *env) write(ctx context.Context, w api.Write) (api.Reply, error) {
 	}
 	ctx, cancel := e.bounded(ctx, defaultTimeout)
 	defer cancel()
-	return c.Write(ctx, w)
+	return whenLed(ctx, e, func() (api.Reply, error) { return c.Write(ctx, w) })
+}
+
+// whenLed repeats what was refused before anything was begun, in case an election is under way. It leaves a last call the time to be
+// answered: one that is interrupted may have taken effect.
+func whenLed[T any](ctx context.Context, e *env, call func() (T, error)) (T, error) {
+	patience := e.Elects
+	if end, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(end)*3/4)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	begun, said := time.Now(), e.JSON
+	for {
+		r, err := call()
+		var refusal *api.Error
+		if err == nil || !errors.As(err, &refusal) || !refusal.Untried {
+			return r, err
+		}
+		select {
+		case <-time.After(e.Poll):
+		case <-ctx.Done():
+			return r, err
+		}
+		if !said && time.Since(begun) >= time.Second {
+			e.progress("waiting for a leader: %s", clean(refusal.Message))
+			said = true
+		}
+	}
 }
 
 // printJSON writes v to stdout.

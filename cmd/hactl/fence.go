@@ -102,7 +102,7 @@ func (v *fenceVerb) send(ctx context.Context, w api.Write) (api.Reply, error) {
 	}
 	ctx, cancel := v.bounded(ctx, fenceTimeout)
 	defer cancel()
-	reply, err := c.Write(ctx, w)
+	reply, err := whenLed(ctx, v.env, func() (api.Reply, error) { return c.Write(ctx, w) })
 	if err == nil && reply.Fenced == nil {
 		err = refusef("upgrade the agent", "the agent answered without a result: %s", reply.Message)
 	}

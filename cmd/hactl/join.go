@@ -62,8 +62,10 @@ func (v *joinVerb) run(ctx context.Context) error {
 		return wire.DialJoin(ctx, []string{v.Member}, v.Token.Fingerprint)
 	})
 	defer client.Close()
-	j, err := client.PostJoin(ctx, api.Join{Token: v.Token.String(), Name: v.Node.Name, ID: nodeID, Role: v.Node.Role, CSR: csr, Version: version,
-		Addresses: v.peers(v.Node.Port), Gossip: v.peers(v.Node.GossipPort)})
+	j, err := whenLed(ctx, v.env, func() (api.Joined, error) {
+		return client.PostJoin(ctx, api.Join{Token: v.Token.String(), Name: v.Node.Name, ID: nodeID, Role: v.Node.Role, CSR: csr, Version: version,
+			Addresses: v.peers(v.Node.Port), Gossip: v.peers(v.Node.GossipPort)})
+	})
 	if err != nil {
 		var e *api.Error
 		if errors.As(err, &e) && e.Code == api.CodeUnreachable {

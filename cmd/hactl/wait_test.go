@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func TestWaitFollowsUntilItIsDone(t *testing.T) {
 		{"a move that is done already", "group move web --to n1 --wait", api.Reply{Message: "web is on n1 already", Already: true}, nil, nil, 0, "already", ""},
 		{"a move that comes back", "group move web --to n2 --wait", moving, nil, []func(*api.Status){releasing, starting, onN1Again}, 1, "", "web is online on n1 instead: tomcat did not start on n2"},
 		{"a move that fails", "group move web --to n2 --wait", moving, nil, []func(*api.Status){releasing, starting, failed}, 1, "", "exit status 1"},
-		{"a move that takes too long", "group move web --to n2 --wait --timeout 50ms", moving, nil, []func(*api.Status){releasing}, 124, "", "not done after"},
+		{"a move that takes too long", "group move web --to n2 --wait --timeout 1s", moving, nil, []func(*api.Status){releasing}, 124, "", "not done after"},
 		{"offline", "group offline web --wait", api.Reply{Message: "m"}, nil, []func(*api.Status){releasing, unowned}, 0, "web is offline after", ""},
 		{"online", "group online web --wait", api.Reply{Message: "m"}, unowned, []func(*api.Status){nil, starting, onN2}, 0, "web is online on n2", ""},
 		{"online, but it fails", "group online web --wait", api.Reply{Message: "m"}, unowned, []func(*api.Status){starting, failed}, 1, "", "exit status 1"},
@@ -128,5 +129,52 @@ func TestWaitTellsWhatItWaitsForAndSurvivesALeaderThatIsAway(t *testing.T) {
 	w.Update(onN2)
 	if code := <-done; code != 0 || !strings.Contains(d.Out.String(), "web is online on n2 after 1.") {
 		t.Fatalf("got %d: %s", code, d.Out)
+	}
+}
+
+// A moment without a leader is waited out, where nothing was begun: what may have taken effect is not repeated.
+func TestAnElectionIsWaitedOut(t *testing.T) {
+	untried := api.Untried("bring nodes back", "the cluster has no leader")
+	for _, c := range []struct {
+		name    string
+		args    string
+		refusal *api.Error
+		times   int // refused before it is taken
+		elects  time.Duration
+		code    int
+		calls   int // 0: any number over 2
+		told    int // lines about it
+	}{
+		{"a moment", "group move web", untried, 3, time.Minute, exitOK, 4, 0},
+		{"a moment, apply", "apply testdata/cluster.toml", untried, 2, time.Minute, exitOK, 4, 0}, // it asks what would change first
+
+		{"no majority", "group move web", untried, math.MaxInt, 1200 * time.Millisecond, exitDown, 0, 1},
+		{"no majority, JSON", "group move web -o json", untried, math.MaxInt, 1200 * time.Millisecond, exitDown, 0, 0},
+		{"less time than that", "group move web --timeout 50ms", untried, math.MaxInt, time.Minute, exitDown, 0, 0},
+		{"begun", "group move web", api.Errorf(api.CodeNoQuorum, "", "the command was not committed"), math.MaxInt, time.Minute, exitDown, 1, 0},
+		{"refused", "group move web", api.Errorf(api.CodeRefused, "", "it is a witness"), math.MaxInt, time.Minute, exitFailed, 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, calls := tomcats(), 0
+			w.OnWrite = func(*apitest.World, api.Write) (api.Reply, error) {
+				if calls++; calls <= c.times {
+					return api.Reply{}, c.refusal
+				}
+				return api.Reply{Message: "done"}, nil
+			}
+			d := sit(t, w)
+			e := d.env()
+			e.Elects = c.elects
+			code := e.run(bounded(t), strings.Fields(c.args))
+			if code != c.code || c.calls > 0 && calls != c.calls || c.calls == 0 && calls < 3 {
+				t.Errorf("exit code %d after %d calls: %s", code, calls, d.Err)
+			}
+			if n := strings.Count(d.Err.String(), "waiting for a leader: the cluster has no leader\n"); n != c.told {
+				t.Errorf("told %d times: %s", n, d.Err)
+			}
+			if c.code != exitOK && !strings.Contains(d.Err.String(), c.refusal.Message) {
+				t.Errorf("the refusal is not shown: %s", d.Err)
+			}
+		})
 	}
 }
