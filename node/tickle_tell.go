@@ -63,8 +63,15 @@ func (t *tickles) loop(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-t.wakes(held):
+			continue
 		case <-time.After(wait):
+			continue
+		case <-t.wakes(held):
+		}
+		// An address has just come. Nobody has waited on it for long, and there is enough to do now.
+		select {
+		case <-ctx.Done():
+		case <-time.After(lookEvery):
 		}
 	}
 }

@@ -162,6 +162,7 @@ func (h *hinter) tell(id hraft.ServerID, e entry) {
 		if h.r.trans.NetworkTransport.AppendEntries(id, hraft.ServerAddress(id), h.request(e), &resp) == nil {
 			return
 		}
+		h.r.trans.forgo(hraft.ServerAddress(id))
 	}
 }
 

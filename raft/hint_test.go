@@ -82,7 +82,7 @@ func TestHintIsSafe(t *testing.T) {
 		Dialer: &wire.Dialer{Credentials: c.creds("n1"), Resolve: c.resolve}})
 	tr := hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{Logger: newLogger(slog.New(slog.DiscardHandler)), Stream: st, Timeout: time.Minute})
 	t.Cleanup(func() { tr.Close(); tr.CloseStreams(); st.closeConns(); st.wait() })
-	h := newHinter(&Raft{cfg: Config{Name: "n1"}, trans: &transport{NetworkTransport: tr}})
+	h := newHinter(&Raft{cfg: Config{Name: "n1"}, trans: &transport{r: &Raft{stream: st}, NetworkTransport: tr}})
 
 	for _, tc := range []struct {
 		name    string

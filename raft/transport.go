@@ -24,9 +24,13 @@ type stream struct {
 	ln      net.Listener
 	connect time.Duration // bound on one connection attempt
 
+	spareAfter time.Duration
+
 	mu     sync.Mutex
 	closed bool
 	conns  map[*conn]struct{}
+	spares spares
+	making sync.WaitGroup // spares
 	open   sync.WaitGroup // accepted connections: each has a goroutine of the library
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -39,7 +43,8 @@ func (a nodeAddr) String() string  { return string(a) }
 
 func newStream(cfg Config) *stream {
 	s := &stream{name: cfg.Name, hello: cfg.Incarnation + "\n", dialer: cfg.Dialer, ln: cfg.Listener, conns: map[*conn]struct{}{},
-		connect: max(500*time.Millisecond, 2*cfg.Timing.Heartbeat)}
+		connect: max(500*time.Millisecond, 2*cfg.Timing.Heartbeat), spareAfter: spareAfter,
+		spares: spares{map[hraft.ServerAddress]*conn{}, map[hraft.ServerAddress]bool{}}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -94,6 +99,18 @@ func (s *stream) track(raw net.Conn, accepted bool) (*conn, error) {
 // Dial implements hraft.StreamLayer. The library's timeout is meant for answers; a connection is there much sooner or
 // tried again.
 func (s *stream) Dial(address hraft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	c := s.spare(address)
+	if c == nil {
+		var err error
+		if c, err = s.dial(address, timeout); err != nil {
+			return nil, err
+		}
+	}
+	s.refill(address)
+	return c, nil
+}
+
+func (s *stream) dial(address hraft.ServerAddress, timeout time.Duration) (*conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, min(timeout, s.connect))
 	defer cancel()
 	raw, err := s.dialer.Dial(ctx, string(address), wire.ALPNRaft)
@@ -187,7 +204,10 @@ func (s *stream) closeConns() {
 	}
 }
 
-func (s *stream) wait() { s.open.Wait() }
+func (s *stream) wait() {
+	s.making.Wait()
+	s.open.Wait()
+}
 
 // transport is the library's, except that replication to a peer that is away is retried here: the library would back off
 // up to 10 s and let a node that has come back wait that long.
@@ -234,6 +254,7 @@ func (t *transport) AppendEntries(id hraft.ServerID, target hraft.ServerAddress,
 		switch {
 		case err != nil:
 			delete(t.beats, id)
+			t.forgo(target)
 		case heartbeat:
 			t.beats[id] = beat{req.Term, begun}
 		}
@@ -255,6 +276,9 @@ func (t *transport) AppendEntries(id hraft.ServerID, target hraft.ServerAddress,
 		pause = min(2*pause, t.r.cfg.Timing.Heartbeat/2)
 	}
 }
+
+// forgo closes the spare connection to a node, which may be as dead as the one that has just failed.
+func (t *transport) forgo(target hraft.ServerAddress) { t.r.stream.forgo(target) }
 
 // beatsPerTimeout is how often a follower hears of its leader in the time after which it stands for election: two beats may be lost.
 const beatsPerTimeout = 3

@@ -139,14 +139,14 @@ func ownTable(c *nftables.Conn, t *nftables.Table) (bool, error) {
 // Guard puts addresses under the gate: closed unless opened. Call it before the address is added to an interface; for an
 // address that serves already, OpenUntil comes first.
 func (m *Manager) Guard(addrs ...netip.Addr) error {
-	return m.elements("guarding", addrs, func(c *nftables.Conn, l lane, e []nftables.SetElement) error {
+	return m.turn("guarding", addrs, func(c elements, l lane, e []nftables.SetElement) error {
 		return c.SetAddElements(l.managed, e)
 	})
 }
 
 // Unguard takes addresses from under the gate, after they were removed from the node. It is no error when they were not.
 func (m *Manager) Unguard(addrs ...netip.Addr) error {
-	return m.elements("ungating", addrs, func(c *nftables.Conn, l lane, e []nftables.SetElement) error {
+	return m.turn("ungating", addrs, func(c elements, l lane, e []nftables.SetElement) error {
 		// Deleting what is not there would abort the transaction, adding what is there does nothing.
 		return errors.Join(c.SetAddElements(l.managed, e), c.SetDeleteElements(l.managed, e))
 	})
@@ -155,7 +155,7 @@ func (m *Manager) Unguard(addrs ...netip.Addr) error {
 // Shut closes the gate for the addresses at once, and reads back that it is. A renewal under way is refused. It is no
 // error when they were closed.
 func (m *Manager) Shut(addrs ...netip.Addr) error {
-	err := m.elements("shutting the gate for", addrs, func(c *nftables.Conn, l lane, e []nftables.SetElement) error {
+	err := m.turn("shutting the gate for", addrs, func(c elements, l lane, e []nftables.SetElement) error {
 		return shut(c, l, e)
 	})
 	if err != nil {
@@ -167,7 +167,7 @@ func (m *Manager) Shut(addrs ...netip.Addr) error {
 }
 
 // shut adds to the transaction what closes the gate.
-func shut(c *nftables.Conn, l lane, e []nftables.SetElement) error {
+func shut(c elements, l lane, e []nftables.SetElement) error {
 	var errs []error
 	for _, s := range l.sets()[1:] {
 		errs = append(errs, c.SetAddElements(s, lasting(e, gateLeast)), c.SetDeleteElements(s, e))

@@ -54,16 +54,23 @@ func (g *gate) close() error {
 	return errors.Join(errs...)
 }
 
-// elements sends one transaction about addresses.
-func (m *Manager) elements(doing string, addrs []netip.Addr, add func(*nftables.Conn, lane, []nftables.SetElement) error) error {
+// elements is a transaction in the making: a batch, or one of the library's.
+type elements interface {
+	SetAddElements(*nftables.Set, []nftables.SetElement) error
+	SetDeleteElements(*nftables.Set, []nftables.SetElement) error
+}
+
+// turn sends one transaction about addresses.
+func (m *Manager) turn(doing string, addrs []netip.Addr, add func(elements, lane, []nftables.SetElement) error) error {
+	if len(addrs) == 0 {
+		return nil
+	}
 	m.gate.mu.Lock()
 	defer m.gate.mu.Unlock()
-	c, err := m.nft()
+	c := newBatch()
+	err := byLane(addrs, func(l lane, e []nftables.SetElement) error { return add(c, l, e) })
 	if err == nil {
-		err = byLane(addrs, func(l lane, e []nftables.SetElement) error { return add(c, l, e) })
-	}
-	if err == nil {
-		err = m.flush(c)
+		err = m.commit(c)
 	}
 	if errors.Is(err, unix.ENOENT) {
 		err = errors.Join(ErrNoGate, err)
@@ -105,39 +112,6 @@ func lasting(e []nftables.SetElement, d time.Duration) []nftables.SetElement {
 // plain is the address as the kernel's sets have it.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
-// list is the elements of a set that are not over, and what they have left (0 in permanent sets).
-func (m *Manager) list(s *nftables.Set) (map[netip.Addr]time.Duration, error) {
-	var elems []nftables.SetElement
-	var err error
-	for range gateTries { // a dump is interrupted when the set changes meanwhile
-		var c *nftables.Conn
-		if c, err = m.nft(); err != nil {
-			return nil, err
-		}
-		// The library hides the error number of the dump, so ask for the set first.
-		if _, err = c.GetSetByName(s.Table, s.Name); err == nil {
-			elems, err = c.GetSetElements(s)
-		}
-		if err == nil {
-			break
-		}
-		err = errors.Join(err, m.gate.close())
-		if errors.Is(err, unix.ENOENT) {
-			return nil, errors.Join(ErrNoGate, err)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listing set %s: %w", s.Name, err)
-	}
-	all := map[netip.Addr]time.Duration{}
-	for _, e := range elems {
-		if a, ok := netip.AddrFromSlice(e.Key); ok {
-			all[a] = e.Expires
-		}
-	}
-	return all, nil
-}
-
 // whole is ErrNoGate when a table is missing or has lost rules: without them everything passes.
 func (m *Manager) whole() error {
 	for _, l := range []lane{inet4, arp4} {
@@ -145,17 +119,15 @@ func (m *Manager) whole() error {
 			return err
 		}
 	}
-	c, err := m.nft()
-	if err != nil {
-		return err
-	}
-	for _, g := range gateChains() {
-		rules, err := c.GetRules(g.chain.Table, g.chain)
+	for _, t := range []*nftables.Table{inetTable, arpTable} {
+		count, err := m.rules(t)
 		if err != nil {
-			return errors.Join(err, m.gate.close())
+			return err
 		}
-		if len(rules) != len(g.rules) {
-			return fmt.Errorf("%w: chain %s has %d rules instead of %d", ErrNoGate, g.chain.Name, len(rules), len(g.rules))
+		for _, g := range gateRules {
+			if g.chain.Table == t && count[g.chain.Name] != len(g.rules) {
+				return fmt.Errorf("%w: chain %s has %d rules instead of %d", ErrNoGate, g.chain.Name, count[g.chain.Name], len(g.rules))
+			}
 		}
 	}
 	return nil

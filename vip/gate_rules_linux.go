@@ -81,6 +81,9 @@ func chain(t *nftables.Table, name string, kind nftables.ChainType, hook *nftabl
 	return &nftables.Chain{Table: t, Name: name, Type: kind, Hooknum: hook, Priority: &priority, Policy: &accept}
 }
 
+// gateRules says how many rules there are to be.
+var gateRules = gateChains()
+
 // gateChains is all the gate consists of. "closed" below means: managed and not alive.
 func gateChains() []gateChain {
 	const (

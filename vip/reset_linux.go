@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	// sockDiagByFamily and sockDestroy are SOCK_DIAG_BY_FAMILY and SOCK_DESTROY (include/uapi/linux/sock_diag.h).
-	sockDiagByFamily, sockDestroy = 20, 21
+	// tcpDiag is TCPDIAG_GETSOCK (include/uapi/linux/inet_diag.h), which asks for both families at once.
+	tcpDiag = 18
+	// sockDestroy is SOCK_DESTROY (include/uapi/linux/sock_diag.h).
+	sockDestroy = 21
 	// condLocal is INET_DIAG_BC_S_COND: a condition on the local address (include/uapi/linux/inet_diag.h).
 	condLocal = 7
 	// attrFilter is INET_DIAG_REQ_BYTECODE.
@@ -99,21 +101,9 @@ func (m *Manager) openDiag() (*diag, error) {
 	return &diag{kernelSocket: s}, err
 }
 
-// listAll asks for the connections of one local address in some states. A service that listens on all addresses of both
-// families has its IPv4 connections in sockets of family IPv6.
+// listAll asks for the connections of one local address in some states.
 func (s *diag) listAll(a netip.Addr, states uint32) (all []tcpSocket, err error) {
-	families := []byte{unix.AF_INET6}
-	if a.Is4() {
-		families = []byte{unix.AF_INET, unix.AF_INET6}
-	}
-	for _, f := range families {
-		found, err := s.list(f, a, states)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, found...)
-	}
-	return all, nil
+	return s.listBy(localFilter(a), states)
 }
 
 // reset ends the connections of one local address.
@@ -137,18 +127,17 @@ func (s *diag) reset(a netip.Addr) (int, error) {
 	return n, nil
 }
 
-// list asks for the connections of one family that have the local address.
-func (s *diag) list(family byte, a netip.Addr, states uint32) ([]tcpSocket, error) {
-	return s.listBy(family, localFilter(a), states)
-}
-
-// listBy is list with a filter for any local addresses.
-func (s *diag) listBy(family byte, filter []byte, states uint32) ([]tcpSocket, error) {
-	body := diagRequest(family, states, [idLen]byte{})
+// listBy is listAll with a filter for any local addresses. The kernel walks through its table of connections, those of all
+// namespaces, which takes a millisecond and more, as much as it has memory. So it is asked once for both families, which only the old
+// form of the question can: a service that listens on all addresses of both has its IPv4 connections in sockets of family IPv6.
+func (s *diag) listBy(filter []byte, states uint32) ([]tcpSocket, error) {
+	body := make([]byte, 4+idLen, 4+idLen+8) // struct inet_diag_req
+	body = binary.NativeEndian.AppendUint32(body, states)
+	body = append(body, 0, 0, 0, 0)
 	body = binary.NativeEndian.AppendUint16(body, uint16(unix.SizeofRtAttr+len(filter)))
 	body = binary.NativeEndian.AppendUint16(body, attrFilter)
 	body = append(body, filter...)
-	if err := s.send(appendMessage(nil, request{sockDiagByFamily, unix.NLM_F_DUMP, body}, 1)); err != nil {
+	if err := s.send(appendMessage(nil, request{tcpDiag, unix.NLM_F_DUMP, body}, 1)); err != nil {
 		return nil, err
 	}
 	var found []tcpSocket

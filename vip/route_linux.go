@@ -29,6 +29,7 @@ type route struct {
 	pid    uint32
 	seq    uint32
 	closed bool // the number of the file descriptor may belong to another file by now
+	buf    []byte
 
 	allAddresses shared[[]kernelAddr]
 	allLinks     shared[map[int]kernelLink]
@@ -46,7 +47,7 @@ func openRoute() (*route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	r := &route{sock: sock}
+	r := &route{sock: sock, buf: make([]byte, nl.RECEIVE_BUFFER_SIZE)}
 	timeout := unix.NsecToTimeval(int64(answerTimeout))
 	if err = errors.Join(sock.SetSendTimeout(&timeout), sock.SetReceiveTimeout(&timeout)); err == nil {
 		r.pid, err = sock.GetPid()
@@ -174,7 +175,7 @@ func (r *route) collect(q request, items *[][]byte, interrupted *bool) error {
 			case unix.NLMSG_ERROR:
 				return ackError(m)
 			}
-			*items = append(*items, m.Data)
+			*items = append(*items, slices.Clone(m.Data))
 			if m.Header.Flags&unix.NLM_F_MULTI == 0 {
 				return nil
 			}
@@ -194,18 +195,30 @@ func (r *route) send(b []byte) error {
 	}
 }
 
-// receive reads one datagram of the kernel.
+// receive reads one datagram of the kernel; it is good until the next. The socket's own Receive would allocate 64 KiB for each, and an
+// address is asked for with ten of them.
 func (r *route) receive() ([]syscall.NetlinkMessage, error) {
 	for {
-		msgs, from, err := r.sock.Receive()
+		n, from, err := unix.Recvfrom(r.sock.GetFd(), r.buf, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) { // seldom: the kernel answers within the system call
+			if n, err = unix.Poll([]unix.PollFd{{Fd: int32(r.sock.GetFd()), Events: unix.POLLIN}}, int(answerTimeout.Milliseconds())); err == nil && n == 0 {
+				err = unix.EAGAIN
+			} else if err == nil {
+				continue
+			}
+		}
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reading the kernel's answer: %w", err)
 		}
-		if from.Pid != nl.PidKernel {
+		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != nl.PidKernel {
 			continue
+		}
+		msgs, err := syscall.ParseNetlinkMessage(r.buf[:n])
+		if err != nil {
+			return nil, fmt.Errorf("reading the kernel's answer: %w", err)
 		}
 		ours := msgs[:0]
 		for _, m := range msgs {

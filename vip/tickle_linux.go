@@ -25,7 +25,7 @@ const (
 )
 
 // Waiting lists the connections to addresses of this node in which the other side may wait for it. However many addresses there are,
-// the kernel walks through its connections once for each family.
+// the kernel walks through its connections once.
 func (m *Manager) Waiting(addrs []netip.Addr) (map[netip.Addr][]Waiting, error) {
 	s, err := m.openDiag()
 	if err != nil {
@@ -33,22 +33,14 @@ func (m *Manager) Waiting(addrs []netip.Addr) (map[netip.Addr][]Waiting, error) 
 	}
 	defer s.close()
 	s.end = time.Now().Add(answerTimeout)
-	families := []byte{unix.AF_INET6} // IPv4 of a service that listens on both is here
-	for _, a := range addrs {
-		if plain(a).Is4() {
-			families = []byte{unix.AF_INET, unix.AF_INET6}
-		}
+	found, err := s.listBy(localsFilter(addrs), clientWaits)
+	if err != nil {
+		return nil, fmt.Errorf("listing connections: %w", err)
 	}
 	out := map[netip.Addr][]Waiting{}
-	for _, f := range families {
-		found, err := s.listBy(f, localsFilter(addrs), clientWaits)
-		if err != nil {
-			return nil, fmt.Errorf("listing connections: %w", err)
-		}
-		for _, one := range found {
-			c := one.conn()
-			out[c.Local.Addr()] = append(out[c.Local.Addr()], Waiting{c, binary.NativeEndian.Uint64(one.id[cookieOffset:])})
-		}
+	for _, one := range found {
+		c := one.conn()
+		out[c.Local.Addr()] = append(out[c.Local.Addr()], Waiting{c, binary.NativeEndian.Uint64(one.id[cookieOffset:])})
 	}
 	return out, nil
 }
