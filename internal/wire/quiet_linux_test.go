@@ -76,8 +76,9 @@ func TestQuietConnections(t *testing.T) {
 			}
 		},
 		"a writer waits until its deadline": func(t *testing.T, a, _ *quiet) {
-			a.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-			n, err := a.Write(make([]byte, 64<<20)) // more than any buffer holds
+			much := make([]byte, 64<<20)                               // more than any buffer holds; it takes its time under the race detector
+			a.SetWriteDeadline(time.Now().Add(500 * time.Millisecond)) // one that has passed before the first byte sends none
+			n, err := a.Write(much)
 			if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 {
 				t.Errorf("%d bytes, err %v", n, err)
 			}
