@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"hacluster/api"
@@ -35,17 +36,19 @@ func forward[T any](ctx context.Context, b backend, call func(context.Context, *
 	if by := api.ForwardedBy(ctx); by != "" {
 		return out, true, api.Untried("try again in a second", "%s took %s for the leader, which says it is %s", by, b.n.name, leader)
 	}
-	reached := false
+	var reached atomic.Bool // a call that is given up may still be dialing
 	client := api.NewClient(leader, func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, leaderPatience)
 		defer cancel()
 		c, err := b.n.dialer.Dial(ctx, leader, wire.ALPNAPI)
-		reached = reached || err == nil
+		if err == nil {
+			reached.Store(true)
+		}
 		return c, err
 	})
 	client.By = b.n.name
 	defer client.Close()
-	if out, err = call(ctx, client); err != nil && !reached && ctx.Err() == nil {
+	if out, err = call(ctx, client); err != nil && !reached.Load() && ctx.Err() == nil {
 		err = api.Untried("bring nodes back until a majority is up; hactl status shows who is missing", "the leader cannot be reached: %v", err)
 	}
 	return out, true, err
