@@ -128,7 +128,7 @@ func (s *diag) reset(a netip.Addr) (int, error) {
 }
 
 // listBy is listAll with a filter for any local addresses. The kernel walks through its table of connections, those of all
-// namespaces, which takes a millisecond and more, as much as it has memory. So it is asked once for both families, which only the old
+// namespaces, which takes half a millisecond and more: the table grows with the memory. So it is asked once for both families, which only the old
 // form of the question can: a service that listens on all addresses of both has its IPv4 connections in sockets of family IPv6.
 func (s *diag) listBy(filter []byte, states uint32) ([]tcpSocket, error) {
 	body := make([]byte, 4+idLen, 4+idLen+8) // struct inet_diag_req

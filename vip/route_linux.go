@@ -195,8 +195,8 @@ func (r *route) send(b []byte) error {
 	}
 }
 
-// receive reads one datagram of the kernel; it is good until the next. The socket's own Receive would allocate 64 KiB for each, and an
-// address is asked for with ten of them.
+// receive reads one datagram of the kernel; it is good until the next. The socket's own Receive would allocate 64 KiB for each, and each
+// look at an address takes several.
 func (r *route) receive() ([]syscall.NetlinkMessage, error) {
 	for {
 		n, from, err := unix.Recvfrom(r.sock.GetFd(), r.buf, unix.MSG_DONTWAIT)
