@@ -336,19 +336,8 @@ func TestAChangeOfTheLayerLeavesADrainAlone(t *testing.T) {
 	c := b.dial()
 	d := b.give(1, time.Minute)
 	b.handed(d)
-	n := &Node{name: "a", log: discard(), clock: boottime.Now, vips: b.vips}
-	s := &slots{live: map[key]*slot{{"web", "vip"}: {drv: b.address, clock: boottime.Now, known: true}}}
-	tend := func() {
-		fronts, _ := s.fronts(n, placement.State{}, placement.Local{})
-		b.gate.tend(fronts)
-	}
 	b.gate.follow(false, false)
-	for range 3 {
-		tend()
-		if passes, err := b.gate.passes(theVIP.Addr()); passes || err != nil {
-			t.Fatalf("an address that was given away passes the gate: %v, %v", passes, err)
-		}
-	}
+	tend := b.staysShut(b.address)
 	b.goesOn(c)
 	b.say(placement.GroupState{Owner: "b", Epoch: d.Epoch + 1, Phase: placement.PhaseOwned})
 	b.ended(2 * time.Second)
@@ -356,6 +345,24 @@ func TestAChangeOfTheLayerLeavesADrainAlone(t *testing.T) {
 	if b.gate.guarded[theVIP.Addr()] {
 		t.Error("after the drain the gate is still there, which the configuration does without")
 	}
+}
+
+// staysShut tends the gate as the act loop does and checks that an address that was given away stays behind it. It returns the tending.
+func (b *drainBench) staysShut(a *address) (tend func()) {
+	b.t.Helper()
+	n := &Node{name: "a", log: discard(), clock: boottime.Now, vips: b.vips}
+	s := &slots{live: map[key]*slot{{"web", "vip"}: {drv: a, clock: boottime.Now, known: true}}}
+	tend = func() {
+		fronts, _ := s.fronts(n, placement.State{}, placement.Local{})
+		a.gate.tend(fronts)
+	}
+	for range 3 {
+		tend()
+		if passes, err := a.gate.passes(theVIP.Addr()); passes || err != nil {
+			b.t.Fatalf("an address that was given away passes the gate: %v, %v", passes, err)
+		}
+	}
+	return tend
 }
 
 // The same where the agent was started again after the change: the gate that it finds in the kernel stays until the end, and no longer.
@@ -366,17 +373,7 @@ func TestTheNextProcessLeavesADrainAloneWithoutAGate(t *testing.T) {
 	d := b.give(1, time.Minute)
 	b.handed(d)
 	next := b.nextProcess(false)
-	s := &slots{live: map[key]*slot{{"web", "vip"}: {drv: next, clock: boottime.Now, known: true}}}
-	tend := func() {
-		fronts, _ := s.fronts(&Node{name: "a", log: discard(), clock: boottime.Now, vips: b.vips}, placement.State{}, placement.Local{})
-		next.gate.tend(fronts)
-	}
-	for range 3 {
-		tend()
-		if passes, err := next.gate.passes(theVIP.Addr()); passes || err != nil {
-			t.Fatalf("an address that was given away passes the gate: %v, %v", passes, err)
-		}
-	}
+	tend := b.staysShut(next)
 	b.goesOn(c)
 	b.say(placement.GroupState{Owner: "b", Epoch: d.Epoch + 1, Phase: placement.PhaseOwned})
 	b.address = next
