@@ -20,7 +20,9 @@ func (c Cluster) Policy() placement.Policy {
 		policy.PossibleOwners, _ = g.possible()
 		policy.Resources = nil
 		var budget time.Duration
+		policy.OnPulse = c.Timing.Pulse > 0
 		for _, r := range g.Resources {
+			policy.OnPulse = policy.OnPulse && (r.ResourcePolicy.Address || r.RunOn == placement.RunOnEveryNode)
 			if r.Exclusive {
 				budget = max(budget, r.StopBudget)
 			}

@@ -41,6 +41,7 @@ func parseTiming(t *table, known lease.Layer) (KernelLease, lease.Timing) {
 	overrides := lease.Overrides{
 		Renew: get("renew"), Duration: get("duration"), Drift: get("drift"), Margin: get("margin"), KernelSlack: get("kernel_slack"),
 		Heartbeat: get("heartbeat"), Election: get("election"), LeaderLease: get("leader_lease"), Suspect: get("suspect"),
+		Pulse: get("pulse"), PulseBound: get("pulse_bound"),
 	}
 	o.done()
 	layers := kernel.Layers()

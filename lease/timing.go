@@ -40,21 +40,23 @@ var Layers = []Layer{Address, Gate}
 // Timing is a profile with everything derived. Zero values never occur in a Timing made by Derive.
 type Timing struct {
 	Profile     Profile       `json:"profile"`
-	Layer       Layer         `json:"kernel_lease"` // what enforces the end when nothing else does
-	Renew       time.Duration `json:"renew"`        // between two renewals of a node
-	Duration    time.Duration `json:"duration"`     // D: a node may act until t0 + D
-	Drift       time.Duration `json:"drift"`        // how far two clocks may part within one D
-	Margin      time.Duration `json:"margin"`       // scheduling of the release itself
-	KernelSlack time.Duration `json:"kernel_slack"` // how late the kernel may remove an address whose lifetime ended
-	Heartbeat   time.Duration `json:"heartbeat"`    // Raft: a follower without contact for 1-2x this stands for election
-	Election    time.Duration `json:"election"`     // Raft: a candidate without majority retries after 1-2x this
-	LeaderLease time.Duration `json:"leader_lease"` // Raft: a leader without a quorum for this steps down
-	Suspect     time.Duration `json:"suspect"`      // a node silent for this is not chosen as a target
+	Layer       Layer         `json:"kernel_lease"`          // what enforces the end when nothing else does
+	Renew       time.Duration `json:"renew"`                 // between two renewals of a node
+	Duration    time.Duration `json:"duration"`              // D: a node may act until t0 + D
+	Drift       time.Duration `json:"drift"`                 // how far two clocks may part within one D
+	Margin      time.Duration `json:"margin"`                // scheduling of the release itself
+	KernelSlack time.Duration `json:"kernel_slack"`          // how late the kernel may remove an address whose lifetime ended
+	Heartbeat   time.Duration `json:"heartbeat"`             // Raft: a follower without contact for 1-2x this stands for election
+	Election    time.Duration `json:"election"`              // Raft: a candidate without majority retries after 1-2x this
+	LeaderLease time.Duration `json:"leader_lease"`          // Raft: a leader without a quorum for this steps down
+	Suspect     time.Duration `json:"suspect"`               // a node silent for this is not chosen as a target
+	Pulse       time.Duration `json:"pulse,omitempty"`       // between two pulses of a node that holds addresses; 0: none are sent
+	PulseBound  time.Duration `json:"pulse_bound,omitempty"` // its gates are shut this long after the last pulse that enough voters answered
 }
 
 // Overrides replaces derived values; zero keeps the derived one.
 type Overrides struct {
-	Renew, Duration, Drift, Margin, KernelSlack, Heartbeat, Election, LeaderLease, Suspect time.Duration
+	Renew, Duration, Drift, Margin, KernelSlack, Heartbeat, Election, LeaderLease, Suspect, Pulse, PulseBound time.Duration
 }
 
 // kernelSlack is how late Linux may remove an address whose valid_lft has ended: the lifetime check is rounded up to a
@@ -98,8 +100,9 @@ func Derive(p Profile, l Layer, o Overrides) (Timing, error) {
 	}
 	var t Timing
 	switch {
-	case p == Fast && l == Gate:
-		t = ms(30, 255, 15, 35)
+	case p == Fast && l == Gate: // the lease of lan; what makes it fast is the pulse
+		t = ms(100, 900, 50, 150)
+		t.Pulse, t.PulseBound = 20*time.Millisecond, 125*time.Millisecond
 	case p == Fast:
 		t = ms(100, 1100, 50, 150)
 	case p == LAN && l == Gate:
@@ -127,6 +130,10 @@ func Derive(p Profile, l Layer, o Overrides) (Timing, error) {
 	set(&t.Election, t.Heartbeat, o.Election)
 	set(&t.LeaderLease, t.Heartbeat, o.LeaderLease)
 	set(&t.Suspect, 3*t.Renew, o.Suspect)
+	if l == Gate { // only the gate ends an address soon enough
+		set(&t.Pulse, t.Pulse, o.Pulse)
+		set(&t.PulseBound, t.PulseBound, o.PulseBound)
+	}
 	return t, t.Validate()
 }
 
@@ -159,9 +166,22 @@ func (t Timing) Validate() error {
 		"renew %v + 3 x heartbeat %v + election %v = %v reaches duration %v%s: the loss of a leader would cost every owner its lease",
 		t.Renew, t.Heartbeat, t.Election, t.LeaderLossWorst(), t.Duration, less)
 	fault(t.Suspect >= 2*t.Renew, "suspect %v is below 2 x renew %v: one lost renewal would disqualify a node", t.Suspect, t.Renew)
+	if t.Pulse != 0 || t.PulseBound != 0 {
+		fault(t.Layer == Gate, "pulse needs the kernel lease gate: the lifetime of an address is counted in whole seconds")
+		fault(t.Pulse >= minPulse, "pulse %v is below %v", t.Pulse, minPulse)
+		fault(t.Pulse*3 <= t.PulseBound-t.Layer.early(), "pulse %v x 3 exceeds pulse_bound %v%s: two lost pulses would shut the gate", t.Pulse, t.PulseBound, less)
+		fault(t.PulseBound <= t.Duration, "pulse_bound %v exceeds duration %v, which ends the lease anyway", t.PulseBound, t.Duration)
+	}
 	fault(t.Drift >= t.Duration/1000, "drift %v is below duration/1000: real clocks part faster", t.Drift)
 	return errors.Join(errs...)
 }
+
+// minPulse is the least time between two pulses.
+const minPulse = 5 * time.Millisecond
+
+// PulseWait is how long a voter waits after a pulse before it says that its promise has ended; zero: there are no pulses. The gate shuts
+// before the promise ends, so nothing but the drift of the clocks is added.
+func (t Timing) PulseWait() time.Duration { return t.PulseBound + pulseDrift(t.PulseBound) }
 
 // LeaderLossWorst is the longest a node goes without renewal when the leader dies: the renewal just missed, detection, one
 // election round. hashicorp/raft does not restart a follower's timer (1-2x heartbeat) at each contact but asks at its end

@@ -192,11 +192,13 @@ type proof struct {
 	evidence []string
 }
 
-// gone says whether the owner is proven to hold nothing, without its word: by its lease, which has run out on every layer, or
-// by a device that stopped it. There is no third way.
+// gone says whether the owner is proven to hold nothing, without its word: by its lease, which has run out on every layer, where it has
+// only addresses for itself by its pulse, without which their gates are shut, or by a device that stopped it. There is no other way.
 func (d *decider) gone(g GroupPolicy, gs GroupState) (proof, bool) {
 	silent := d.silent(gs.Owner)
-	switch {
+	switch lapse, lapsed := d.v.Lapsed[gs.Owner]; {
+	case lapsed && g.OnPulse && d.doubt(g, gs.Owner) == "":
+		return proof{RuleNodeLost, "the pulse of " + gs.Owner + " has stopped", []string{lapse.say(gs.Owner)}}, true
 	case d.fenced(gs.Owner):
 		return proof{RuleFenced, gs.Owner + " was fenced", []string{d.v.Fenced[gs.Owner].Why, fmt.Sprintf("%s was last heard %s ago", gs.Owner, round(silent))}}, true
 	case d.withheld(g, gs), silent >= d.wait(g) && d.doubt(g, gs.Owner) == "":

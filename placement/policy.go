@@ -58,8 +58,9 @@ type GroupPolicy struct {
 	AntiAffinity        []string         `json:"anti_affinity,omitempty"`    // class names
 	EnforceAntiAffinity bool             `json:"enforce_anti_affinity,omitempty"`
 	Standby             Standby          `json:"standby"`
-	TakeoverWait        time.Duration    `json:"takeover_wait"` // silence of the owner after which the group may be reassigned; package lease derives it
-	Resources           []ResourcePolicy `json:"resources"`     // in file order
+	TakeoverWait        time.Duration    `json:"takeover_wait"`      // silence of the owner after which the group may be reassigned; package lease derives it
+	OnPulse             bool             `json:"on_pulse,omitempty"` // only addresses are what its owner alone may have, and pulses say when their gates are shut
+	Resources           []ResourcePolicy `json:"resources"`          // in file order
 }
 
 // ResourcePolicy is what Reconcile must know of a resource; how to start and stop it is package resources' business.

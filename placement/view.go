@@ -1,6 +1,10 @@
 package placement
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // ResourceState is WSFC's resource state.
 type ResourceState string
@@ -23,11 +27,28 @@ type View struct {
 	Wall        time.Time           // wall clock, for windows of hours only
 	Withheld    map[string]uint64   // group -> epoch that this leader has decided to take away and grants no more
 
+	// Lapsed are nodes whose gates are shut, with the evidence: a quorum of the other voters has said that what the node had promised
+	// with its pulses has ended, and answers it no more for as long as one of its leases may last.
+	Lapsed map[string]Lapse
+
 	// Of fencing. Without Voters no node is fenced.
 	Voters    []string             // of the Raft group
 	Listening time.Time            // since when this leader hears renewals without a gap; zero: since LeaderSince
 	Fenced    map[string]FenceView // what this leader had done to nodes
 	Ending    map[string]bool      // nodes whose process ended in order, as it said when this leader confirmed it last
+}
+
+// Lapse is the proof that the gates of a node are shut.
+type Lapse struct {
+	Silent time.Duration // since this leader heard a pulse
+	Bound  time.Duration // after the last pulse that was answered the gates were to be shut
+	By     []string      // voters that said so, sorted
+}
+
+// say is the evidence in words.
+func (l Lapse) say(node string) string {
+	return fmt.Sprintf("%s heard no pulse of %s for %s; its gates were to be shut %s after the last one that enough of them answered",
+		strings.Join(l.By, " and "), node, atLeast(l.Silent), l.Bound)
 }
 
 // NodeView is what one node told the leader.
