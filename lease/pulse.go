@@ -11,6 +11,7 @@ import (
 type Pulse struct {
 	Seq   uint64        `json:"seq"`
 	Boot  string        `json:"boot"`               // random, one per process
+	To    string        `json:"to,omitempty"`       // the voter's process that it is for, as its answers say; empty: none is known yet
 	Bound time.Duration `json:"bound_ns,omitempty"` // 0: nothing is promised
 }
 
@@ -19,36 +20,45 @@ type Pulse struct {
 type PulseHolder struct {
 	Boot  string // of this process; required
 	seq   uint64
+	floor time.Time // no promise may end before this: so long a gate may be open by what was armed, or answered, before
 	lines map[string]*pulseLine
 }
 
 // pulseLine is what a node knows of one voter.
 type pulseLine struct {
+	to      string    // its process
 	open    bool      // it answered a pulse that was not bound, and was sent no bound one since
 	until   time.Time // the latest promise that it answered
 	bound   uint64    // newest bound pulse that it was sent
 	pending map[uint64]time.Time
 }
 
-// Beat numbers one pulse, which is then sent to any number of voters (Send).
-func (h *PulseHolder) Beat(bound time.Duration) Pulse {
+// Armed notes that a gate may be open until then by what was armed while nothing was promised, or by the process before this one.
+func (h *PulseHolder) Armed(until time.Time) {
+	if until.After(h.floor) {
+		h.floor = until
+	}
+}
+
+// Beat numbers one pulse, which is then sent at once to any number of voters (Send). A promise must be true when it is made, so one
+// lasts at least as long as every one before it, and as long as what was armed without one: a voter that has forgotten those would
+// say too soon that the last has ended.
+func (h *PulseHolder) Beat(bound time.Duration, now time.Time) Pulse {
 	h.seq++
+	if bound > 0 {
+		bound = max(bound, h.floor.Sub(now))
+	}
 	return Pulse{Seq: h.seq, Boot: h.Boot, Bound: bound}
 }
 
-// Send notes that a pulse is about to be sent to a voter; now must be read before the first byte leaves.
-func (h *PulseHolder) Send(voter string, p Pulse, now time.Time) {
-	if h.lines == nil {
-		h.lines = map[string]*pulseLine{}
-	}
-	l := h.lines[voter]
-	if l == nil {
-		l = &pulseLine{pending: map[uint64]time.Time{}}
-		h.lines[voter] = l
-	}
+// Send notes that a pulse is about to be sent to a voter, and gives it as it is to be sent; now must be read before the first byte
+// leaves.
+func (h *PulseHolder) Send(voter string, p Pulse, now time.Time) Pulse {
+	l := h.line(voter)
 	end := time.Time{}
 	if p.Bound > 0 {
-		end, l.open, l.bound = now.Add(p.Bound), false, p.Seq
+		end, l.open, l.bound = now.Add(p.Bound), false, max(l.bound, p.Seq)
+		h.Armed(end)
 	}
 	l.pending[p.Seq] = end
 	// order-free: deletes every one that is old enough
@@ -57,6 +67,31 @@ func (h *PulseHolder) Send(voter string, p Pulse, now time.Time) {
 			delete(l.pending, seq)
 		}
 	}
+	p.To = l.to
+	return p
+}
+
+// Met notes which process of a voter answers, as every answer of it says, also one that did not hear the pulse. True: it is another
+// than before, and the newest pulse is to be sent to it again.
+func (h *PulseHolder) Met(voter, by string) bool {
+	l := h.line(voter)
+	news := by != "" && by != l.to
+	if news {
+		l.to = by
+	}
+	return news
+}
+
+func (h *PulseHolder) line(voter string) *pulseLine {
+	if h.lines == nil {
+		h.lines = map[string]*pulseLine{}
+	}
+	l := h.lines[voter]
+	if l == nil {
+		l = &pulseLine{pending: map[uint64]time.Time{}}
+		h.lines[voter] = l
+	}
+	return l
 }
 
 // Answered takes a voter's answer to a pulse; false when it changes nothing.
@@ -124,41 +159,47 @@ func (h *PulseHolder) Heard(voter string) time.Time {
 }
 
 // PulseLedger is a voter's half: which promises it has answered, and which nodes it answers no more because it has said that theirs
-// have ended. The zero value has heard nobody. Not safe for concurrent use. Instants are the voter's own boot-time clock.
+// have ended. The zero value hears nobody. Not safe for concurrent use. Instants are the voter's own boot-time clock.
 type PulseLedger struct {
+	Boot   string // of this process, random; required. Every answer says it (PulseHolder.Met)
 	nodes  map[string]*pulseOf
 	barred map[string]time.Time
 }
 
 type pulseOf struct {
-	boot   string
-	former map[string]bool
-	seq    uint64
-	bound  bool
-	ends   time.Time // of the latest promise, by this voter's clock
-	heard  time.Time
+	met   map[string]int // processes of the node by the order in which they came here first, from 1
+	boot  string         // the one that is heard
+	seq   uint64
+	bound bool
+	ends  time.Time // of the latest promise, by this voter's clock
+	heard time.Time
 }
 
-// Hear takes a pulse at now, which must be read after it has come; true: it may be answered. A process that was replaced, and a
-// pulse that a later one has overtaken, is not heard.
+// Hear takes a pulse at now, which must be read after it has come; true: it counts, and the answer may say so. What is not heard: a
+// pulse that a later one has overtaken, one of a process that was replaced, and one that is not for this process of the voter. It may
+// have been sent before this process began, and taken back since; the process before this one would have known that. A node that
+// has learned what this process is called was heard by it at least once while it lived (met), so their order here is their order.
 func (l *PulseLedger) Hear(node string, p Pulse, now time.Time) bool {
-	if now.Before(l.barred[node]) || p.Bound < 0 || p.Bound > maxBound {
-		return false
-	}
 	if l.nodes == nil {
 		l.nodes = map[string]*pulseOf{}
 	}
 	n := l.nodes[node]
 	if n == nil {
-		n = &pulseOf{boot: p.Boot, former: map[string]bool{}}
+		n = &pulseOf{met: map[string]int{}}
 		l.nodes[node] = n
 	}
+	if n.met[p.Boot] == 0 {
+		n.met[p.Boot] = len(n.met) + 1
+	}
 	switch {
-	case n.former[p.Boot], p.Boot == n.boot && p.Seq <= n.seq:
+	case now.Before(l.barred[node]), p.Bound < 0 || p.Bound > maxBound:
+		return false
+	case l.Boot == "" || p.To != l.Boot, n.met[p.Boot] < n.met[n.boot]:
 		return false
 	case p.Boot != n.boot:
-		n.former[n.boot] = true
 		n.boot = p.Boot
+	case p.Seq <= n.seq:
+		return false
 	}
 	n.seq, n.bound, n.heard = p.Seq, p.Bound > 0, now
 	if end := now.Add(p.Bound + pulseDrift(p.Bound)); n.bound && end.After(n.ends) {
@@ -211,6 +252,18 @@ func (l *PulseLedger) Next(now time.Time) (next time.Time) {
 		}
 	}
 	return next
+}
+
+// Ended lists the nodes whose last promise has ended at now, sorted.
+func (l *PulseLedger) Ended(now time.Time) (out []string) {
+	// order-free: sorted below
+	for name, n := range l.nodes {
+		if n.bound && !now.Before(n.ends) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Attest says, for a leader that asks, that the last promise of a node has ended. From then on until the instant bar the node is not
