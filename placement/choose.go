@@ -118,6 +118,8 @@ func (d *decider) unfitForAll(node string) string {
 		return fmt.Sprintf("silent for %s", round(d.silent(node)))
 	case v.Report.Leaving:
 		return "its agent is stopping"
+	case d.v.Unheard[node]:
+		return "its gates stay shut for a while, because its pulse had stopped"
 	case d.p.NeedsGate && !v.Report.Gate:
 		return noGate(v.Report)
 	}

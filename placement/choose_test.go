@@ -107,3 +107,16 @@ func TestGroupsArePlacedByPriority(t *testing.T) {
 		t.Errorf("got %v, want %v: by priority, then name, spread by number", order, want)
 	}
 }
+
+// A node whose pulse has stopped has its gates shut for a while, whatever it renews: the simulator found that a group which prefers it went
+// there and back every few milliseconds.
+func TestANodeThatIsNotAnsweredIsGivenNothing(t *testing.T) {
+	d := &decider{v: View{Nodes: map[string]NodeView{"n1": {Confirmed: time.Unix(1, 0)}}, LeaderSince: time.Unix(0, 0)}, now: time.Unix(1, 0), p: Policy{SuspectAfter: time.Second}}
+	if why := d.unfitForAll("n1"); why != "" {
+		t.Fatalf("it is unfit without that: %s", why)
+	}
+	d.v.Unheard = map[string]bool{"n1": true}
+	if d.unfitForAll("n1") == "" {
+		t.Error("it is given groups")
+	}
+}

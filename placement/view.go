@@ -31,6 +31,10 @@ type View struct {
 	// with its pulses has ended, and answers it no more for as long as one of its leases may last.
 	Lapsed map[string]Lapse
 
+	// Unheard are nodes whose pulses this leader does not answer for a while, because it has said that they have stopped. The gates of
+	// such a node stay shut meanwhile, though it may renew its lease: it is given nothing.
+	Unheard map[string]bool
+
 	// Of fencing. Without Voters no node is fenced.
 	Voters    []string             // of the Raft group
 	Listening time.Time            // since when this leader hears renewals without a gap; zero: since LeaderSince
