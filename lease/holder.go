@@ -15,6 +15,8 @@ type Grant struct {
 	// Duration is the D that the leader counts with. The node uses the shorter of this and its own, so that a change of the
 	// timing is safe whoever learns of it first. 0: the node's own.
 	Duration time.Duration `json:"duration_ns"`
+	// Voters are those that the leader counts, sorted: gates are armed only by a grant that counts as the node does.
+	Voters []string `json:"voters,omitempty"`
 }
 
 // maxPending bounds the renewals that are remembered while unanswered.

@@ -243,11 +243,11 @@ func (l *PulseLedger) Deaf(now time.Time, patience time.Duration) {
 	}
 }
 
-// Next is when the next promise of anybody ends that has not ended at now; zero: there is none.
-func (l *PulseLedger) Next(now time.Time) (next time.Time) {
+// Next is when the next promise of a node ends that is not among the known ones, or has ended; zero: there is none.
+func (l *PulseLedger) Next(known map[string]bool) (next time.Time) {
 	// order-free: the least
-	for _, n := range l.nodes {
-		if n.bound && n.ends.After(now) && (next.IsZero() || n.ends.Before(next)) {
+	for name, n := range l.nodes {
+		if n.bound && !known[name] && (next.IsZero() || n.ends.Before(next)) {
 			next = n.ends
 		}
 	}

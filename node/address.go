@@ -25,6 +25,9 @@ var announceAt = []time.Duration{50 * time.Millisecond, 200 * time.Millisecond, 
 // leaseTries bounds how often a start waits for another lease because what was left of the one before was not enough.
 const leaseTries = 20
 
+// barredPause is between two looks whether voters answer the pulses of this node again.
+const barredPause = 10 * time.Millisecond
+
 // address drives one floating address. It is the only driver that must hold a lease at every moment: it is added with
 // the lifetime that is left and goes by itself when nobody renews it.
 type address struct {
@@ -174,8 +177,16 @@ func (a *address) right(ctx context.Context) (r right, err error) {
 			return r, err
 		}
 		r.life, _ = a.gate.deadline(r.lease, a.spec.Address.Addr())
-		if now := a.clock(); ok && now.Before(r.lease) && lease.KernelLifetime(now, r.life) > 0 {
+		now := a.clock()
+		barred := ok && now.Before(r.lease) && !now.Before(a.gate.allows(r.lease))
+		if ok && now.Before(r.lease) && !barred && lease.KernelLifetime(now, r.life) > 0 {
 			return r, nil
+		}
+		if barred {
+			select { // voters do not answer this node's pulses; nobody here is woken when they do
+			case <-ctx.Done():
+			case <-time.After(barredPause):
+			}
 		}
 		if r.lease, err = a.lease.fresh(ctx, a.spec.Group); err != nil {
 			return r, fmt.Errorf("waiting for a lease: %w", err)
@@ -333,7 +344,7 @@ func (a *address) keepAnnouncing() context.Context {
 			case <-time.After(announceAt[min(i, len(announceAt)-1)]):
 			}
 			until, ok := a.lease.until(a.spec.Group)
-			if present, err := a.vips.Present(a.spec); err != nil || !present || !ok || !a.clock().Before(until) {
+			if present, err := a.vips.Present(a.spec); err != nil || !present || !ok || !a.clock().Before(a.gate.allows(until)) {
 				continue
 			}
 			if err := a.vips.Announce(a.spec); err != nil {

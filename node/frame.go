@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"hacluster/lease"
 	"hacluster/placement"
@@ -25,6 +26,11 @@ type message struct {
 	Cables  *cables      `json:"cables,omitempty"`   // any to any: which networks the sender has lost, or has again; answered by nothing but the answer
 	AskTerm bool         `json:"ask_term,omitempty"` // leader to voter
 	Term    uint64       `json:"term,omitempty"`     // its answer: the voter's Raft term at the time of answering
+	Pulse   *lease.Pulse `json:"pulse,omitempty"`    // node to voter
+	Heard   bool         `json:"heard,omitempty"`    // its answer: it counts
+	By      string       `json:"by,omitempty"`       // with it: the voter's process
+	Attest  *attest      `json:"attest,omitempty"`   // leader to voter
+	Lapsed  bool         `json:"lapsed,omitempty"`   // its answer: the promise has ended, and the node is answered no more for a while
 	Refused string       `json:"refused,omitempty"`  // why there is no other answer
 }
 
@@ -41,6 +47,13 @@ type renewal struct {
 	Version uint64 `json:"version,omitempty"` // of the report, by one process
 	Same    bool   `json:"same,omitempty"`    // Report is left out: it is the one of that version, but for Applied
 	Applied uint64 `json:"applied,omitempty"` // with Same
+}
+
+// attest asks a voter whether the last promise of a node has ended.
+type attest struct {
+	Node string        `json:"node"`
+	Term uint64        `json:"term"`   // of the leader that asks
+	Bar  time.Duration `json:"bar_ns"` // for so long the node is not to be answered
 }
 
 func writeFrame(w io.Writer, m message) error {

@@ -45,7 +45,10 @@ type gatekeeper struct {
 	retry    time.Time
 	told     bool // who usually takes tables away
 	guarded  map[netip.Addr]bool
-	armed    map[netip.Addr]time.Time // until when this process opened it last
+	armed    map[netip.Addr]time.Time // the end of the lease by which this process opened it last
+	shuts    map[netip.Addr]time.Time // when the kernel shuts it, as it was told last: with that lease, or sooner where pulses say so
+	latest   time.Time                // of all that any process told the kernel
+	cap      func() time.Time         // until when a gate may be armed now, whatever the lease says; nil: as long as that
 	coarse   map[netip.Addr]bool      // its lifetime in the kernel may go on behind the end of the lease
 	seen     map[netip.Addr]bool      // whether it was open when the kernel was asked last
 	looked   time.Time                // when that question was begun
@@ -62,7 +65,7 @@ type front struct {
 
 func newGatekeeper(vips *vip.Manager, clock boottime.Clock, log *slog.Logger) *gatekeeper {
 	g := &gatekeeper{vips: vips, clock: clock, log: log, none: vip.GateSupported(), forwards: vip.DrainSupported(), wanted: true,
-		guarded: map[netip.Addr]bool{}, armed: map[netip.Addr]time.Time{}, coarse: map[netip.Addr]bool{}}
+		guarded: map[netip.Addr]bool{}, armed: map[netip.Addr]time.Time{}, shuts: map[netip.Addr]time.Time{}, coarse: map[netip.Addr]bool{}}
 	if g.noReset = vips.ResetSupported(); g.noReset != nil {
 		log.Warn("connections of an address that leaves cannot be reset", "err", g.noReset)
 	}
@@ -113,6 +116,9 @@ func (g *gatekeeper) look() {
 	g.guarded = map[netip.Addr]bool{}
 	for _, e := range entries {
 		g.guarded[e.Address], g.seen[e.Address] = true, e.Alive
+		if end := g.clock().Add(e.Left); e.Alive && end.After(g.latest) {
+			g.latest = end
+		}
 	}
 }
 
@@ -193,16 +199,35 @@ func (g *gatekeeper) open(a netip.Addr, until time.Time) error {
 }
 
 func (g *gatekeeper) openAll(addrs []netip.Addr, until time.Time) error {
-	err := g.vips.OpenUntil(addrs, until)
+	end := g.within(until)
+	err := g.vips.OpenUntil(addrs, end)
 	if errors.Is(err, vip.ErrNoGate) {
 		g.gone(err)
 	}
 	if err == nil {
-		for _, a := range addrs {
-			g.armed[a] = until
-		}
+		g.opened(addrs, until, end)
 	}
 	return err
+}
+
+// within is the end of a lease, or sooner what the pulses allow. The caller holds mu.
+func (g *gatekeeper) within(until time.Time) time.Time {
+	if g.cap != nil {
+		if end := g.cap(); end.Before(until) {
+			return end
+		}
+	}
+	return until
+}
+
+// opened notes what the kernel was told. The caller holds mu.
+func (g *gatekeeper) opened(addrs []netip.Addr, until, end time.Time) {
+	for _, a := range addrs {
+		g.armed[a], g.shuts[a] = until, end
+	}
+	if end.After(g.latest) {
+		g.latest = end
+	}
 }
 
 // shut closes the gate for an address that is about to be removed.
@@ -210,6 +235,7 @@ func (g *gatekeeper) shut(a netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.armed, a)
+	delete(g.shuts, a)
 	if g.none != nil || !g.guarded[a] {
 		return
 	}

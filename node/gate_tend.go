@@ -84,12 +84,14 @@ func (g *gatekeeper) renew(fronts []front) (reopened []netip.Addr) {
 	if !news || !g.clock().Before(until) {
 		return nil
 	}
-	err := g.vips.RenewUntil(addrs, until)
+	end := g.within(until)
+	if !g.clock().Before(end) {
+		return nil // what the pulses allow is over: the next answer
+	}
+	err := g.vips.RenewUntil(addrs, end)
 	switch {
 	case err == nil:
-		for _, a := range addrs {
-			g.armed[a] = until
-		}
+		g.opened(addrs, until, end)
 	case errors.Is(err, vip.ErrNoGate):
 		g.gone(err)
 	case errors.Is(err, vip.ErrClosed):
@@ -105,7 +107,7 @@ func (g *gatekeeper) reopen(addrs []netip.Addr, mine map[netip.Addr]bool, until 
 	var closed []netip.Addr
 	for _, a := range addrs {
 		if g.seen[a] {
-			g.armed[a] = until
+			g.armed[a] = until // what is armed is renewed with the next grant
 		} else if g.guarded[a] && mine[a] {
 			closed = append(closed, a)
 		}
@@ -148,6 +150,7 @@ func (g *gatekeeper) dismiss(fronts []front) {
 	for _, a := range leave {
 		delete(g.guarded, a)
 		delete(g.armed, a)
+		delete(g.shuts, a)
 		delete(g.coarse, a)
 	}
 	if !g.wanted && len(g.guarded) == 0 {
@@ -180,7 +183,7 @@ func (g *gatekeeper) lost(fronts []front) (out []netip.Addr) {
 	now := g.clock()
 	for _, f := range fronts {
 		works := g.none == nil && g.up && g.guarded[f.addr]
-		if !f.until.IsZero() && !works && !now.Before(g.armed[f.addr]) {
+		if !f.until.IsZero() && !works && !now.Before(g.shuts[f.addr]) {
 			out = append(out, f.addr)
 		}
 	}

@@ -17,6 +17,7 @@ func (n *Node) goodbye() {
 	if n.raft.IsLeader() {
 		n.logError("handing leadership over", n.raft.TransferLeadership(ctx, ""))
 	}
+	n.pulser.end(ctx)
 	n.renewer.sayEnding() // not before: what this node knows as a leader is gone with its leadership
 	if m := n.members.Load(); m != nil {
 		n.logError("leaving gossip", m.Close(true))

@@ -100,12 +100,13 @@ func (l *leader) grant(node string, m renewal) (*lease.Grant, error) {
 	now := l.n.clock()
 	// What a node that was silent reports counts from the moment that it is confirmed: nothing else would have it looked at.
 	news := now.Sub(l.ledger.Confirmed(node)) > l.n.timing().Suspect
+	voters := l.countVoters(now)
 	held := l.ledger.Confirm(node, owned, now)
 	l.fencing.heardOne(node, l.reports[node].ending, now, l.deafAfter())
 	if news {
 		l.kick()
 	}
-	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: l.n.timing().Duration}, nil
+	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: l.n.timing().Duration, Voters: voters}, nil
 }
 
 // writeOff makes sure that no grant lists what a node owns any more, once no lease of it can be left; until then it returns

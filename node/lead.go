@@ -25,6 +25,7 @@ const (
 var (
 	errNotLeader = errors.New("this node does not lead")
 	errNotOwner  = errors.New("this node no longer owns the group")
+	errUnknown   = errors.New("this agent does not know the question: upgrade it")
 	errReplaced  = errors.New("this agent has been replaced by another on the same node")
 	errDeposed   = errors.New("a quorum does not confirm that this node still leads")
 )
@@ -56,7 +57,13 @@ type leader struct {
 	seen     map[string]time.Time
 	fencing  *fencing // nil: as ledger
 
+	voters  []string              // as counted last, sorted
+	counted time.Time             // since when they are the same
+	lapses  map[string]lapseProof // nodes whose promise has ended
+	proving map[string]bool       // nodes that the voters are asked about
+
 	fences sync.WaitGroup // orders under way; begun under mu while fencing is set
+	proofs sync.WaitGroup // questions about pulses under way; begun as fences are
 }
 
 // reported is the newest report of a node.
@@ -69,7 +76,7 @@ type reported struct {
 }
 
 func newLeader(n *Node) *leader {
-	return &leader{n: n, wake: make(chan struct{}, 1), asks: make(chan chan error), slow: map[string]int{}, moves: moves{clock: n.clock, log: n.log}}
+	return &leader{n: n, wake: make(chan struct{}, 1), asks: make(chan chan error), slow: map[string]int{}, proving: map[string]bool{}, moves: moves{clock: n.clock, log: n.log}}
 }
 
 func (l *leader) kick() {
@@ -84,6 +91,7 @@ func (l *leader) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	defer l.fences.Wait()
+	defer l.proofs.Wait()
 	defer func() { // last: nothing is fenced by a node that stops
 		l.mu.Lock()
 		l.noFencing()
@@ -144,6 +152,7 @@ func (l *leader) leading(ctx context.Context) bool {
 	l.mu.Lock()
 	l.term, l.ledger, l.reports, l.seen, l.former = term, lease.NewLedger(l.n.clock()), map[string]reported{}, map[string]time.Time{}, map[string]bool{}
 	l.turn, l.turned, l.settled = turn{}, map[string]uint64{}, map[string]string{}
+	l.voters, l.counted, l.lapses = nil, time.Time{}, map[string]lapseProof{}
 	l.newFencing(ctx)
 	l.moves.forget()
 	l.mu.Unlock()
@@ -324,6 +333,7 @@ func (l *leader) view() placement.View {
 		v.Nodes[node] = placement.NodeView{Confirmed: l.ledger.Confirmed(node), Report: r.report}
 	}
 	l.viewFencing(&v, l.n.raft.State())
+	l.viewLapses(&v)
 	return v
 }
 
@@ -341,7 +351,7 @@ func (l *leader) decide(ctx context.Context) time.Time {
 	for _, c := range d.Commands {
 		if c.Kind == placement.CmdTakeover {
 			l.ledger.Withhold(c.Group, c.Epoch)
-			l.moves.because(c.Group, c.Reason.Rule, now.Sub(lastContact(view, st.Groups[c.Group].Owner)), now)
+			l.moves.because(c.Group, c.Reason.Rule, now.Sub(lastContact(view, st.Groups[c.Group].Owner, now)), now)
 		}
 	}
 	for _, o := range d.Fences {

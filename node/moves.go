@@ -237,7 +237,10 @@ func newestMoves(st placement.State) map[string]placement.Event {
 }
 
 // lastContact is when this leader last heard of a node, or could have.
-func lastContact(v placement.View, node string) time.Time {
+func lastContact(v placement.View, node string, now time.Time) time.Time {
+	if lapse, ok := v.Lapsed[node]; ok {
+		return now.Add(-lapse.Silent)
+	}
 	if at := v.Nodes[node].Confirmed; at.After(v.LeaderSince) {
 		return at
 	}

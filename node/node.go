@@ -76,22 +76,24 @@ type Node struct {
 	watchdog *fence.WatchdogInfo
 	ladder   *ladder
 
-	ca      authority
-	peers   identity.Peers
-	dialer  *wire.Dialer
-	mux     *wire.Mux
-	links   *links
-	raft    *raft.Raft
-	opened  atomic.Pointer[raft.Raft]             // raft, for callbacks that may come before Open returns
-	members atomic.Pointer[membership.Membership] // set last; callbacks come before
-	vips    *vip.Manager
-	gate    *gatekeeper
-	slots   *slots
-	renewer *renewer
-	leader  *leader
-	fences  *devices
-	tickles *tickles
-	cabling *cabling
+	ca       authority
+	peers    identity.Peers
+	dialer   *wire.Dialer
+	mux      *wire.Mux
+	links    *links
+	raft     *raft.Raft
+	opened   atomic.Pointer[raft.Raft]             // raft, for callbacks that may come before Open returns
+	members  atomic.Pointer[membership.Membership] // set last; callbacks come before
+	vips     *vip.Manager
+	gate     *gatekeeper
+	slots    *slots
+	renewer  *renewer
+	pulser   *pulser
+	listener *pulseListener
+	leader   *leader
+	fences   *devices
+	tickles  *tickles
+	cabling  *cabling
 
 	actWake    chan struct{}
 	released   map[string]uint64 // promises of this process; only the act loop uses it
@@ -172,6 +174,11 @@ func Open(o Options) (_ *Node, err error) {
 	}
 	n.renewer, n.leader = newRenewer(n, boottime.NewSuspend(o.asleep)), newLeader(n)
 	n.renewer.start.begun = begun
+	n.pulser = newPulser(n, n.renewer.boot)
+	if n.gate.none == nil {
+		n.gate.cap = n.pulser.cap
+	}
+	n.listener = newListener(n, n.renewer.boot)
 	n.fences, n.tickles = &devices{n: n}, newTickles(n, n.renewer.boot)
 	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer,
 		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}, ladder: n.ladder, plans: drainPlans{n}, tickles: n.tickles}
@@ -223,6 +230,11 @@ func (n *Node) openRaft() error {
 	}
 	_, err = os.Stat(filepath.Join(n.cfg.DataDir, startedFile))
 	fresh := errors.Is(err, fs.ErrNotExist)
+	defer func() {
+		if n.raft != nil {
+			n.listener.settle(fresh)
+		}
+	}()
 	rc := raft.Config{Name: n.name, DataDir: n.cfg.DataDir, Fresh: fresh, Dialer: n.dialer, Listener: n.mux.Listener(wire.ALPNRaft), Timing: n.timing(),
 		Incarnation: n.id.Incarnation, Log: n.log, Apply: func(s placement.State, c placement.Command) (placement.State, placement.Result) { return s.Apply(c) },
 		Changed: n.changed}
@@ -351,7 +363,7 @@ func (n *Node) Run(ctx context.Context) error {
 	for _, serve := range servers {
 		n.loops.Go(serve)
 	}
-	for _, loop := range []func(context.Context){n.actLoop, n.renewer.loop, n.leader.loop, n.leader.verifyLoop, n.found, n.watchAddresses, n.keepPeers, n.tickles.loop, n.cabling.loop} {
+	for _, loop := range []func(context.Context){n.actLoop, n.renewer.loop, n.leader.loop, n.leader.verifyLoop, n.found, n.watchAddresses, n.keepPeers, n.tickles.loop, n.cabling.loop, n.pulser.loop, n.listener.loop} {
 		n.loops.Go(func() { loop(n.ctx) })
 	}
 	n.renewer.start.reach(&n.renewer.start.running, n.clock())
@@ -447,9 +459,13 @@ func (n *Node) Leave(ctx context.Context) error {
 // kills what is exclusive and ends; the addresses live on for what is left of their lifetime, for the next agent to take up.
 func (n *Node) Abandon(err error) {
 	n.abandoned.Store(true) // a kill may take long: nothing starts meanwhile, and the lease gets no longer
+	n.pulser.kick()
 	if specs := n.exclusive.Load(); specs != nil {
 		fence.KillAll(*specs, n.log)
 	}
+	ctx, cancel := context.WithTimeout(n.ctx, n.timing().Renew)
+	defer cancel()
+	n.pulser.end(ctx)
 	n.fail(err)
 }
 

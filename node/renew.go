@@ -207,6 +207,9 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	}
 	r.mu.Unlock()
 	if confirmed {
+		if r.n.pulser != nil {
+			r.n.pulser.counted(grant.Voters)
+		}
 		r.start.reach(&r.start.lease, r.n.clock())
 		r.n.wakeAct()
 	}

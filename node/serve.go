@@ -64,6 +64,10 @@ func (n *Node) answer(ctx context.Context, peer string, m message) message {
 	switch {
 	case m.AskTerm:
 		return message{Term: n.raft.Term()}
+	case m.Pulse != nil:
+		return message{Heard: n.listener.hear(peer, *m.Pulse), By: n.listener.ledger.Boot}
+	case m.Attest != nil:
+		return message{Lapsed: n.listener.attest(ctx, *m.Attest)}
 	case m.Cables != nil:
 		n.cabling.hear(peer, *m.Cables)
 		return message{}
@@ -81,5 +85,5 @@ func (n *Node) answer(ctx context.Context, peer string, m message) message {
 		}
 		return message{Grant: grant, Known: m.Renew.Version, Again: n.leader.hasTurn(peer, m.Renew.Boot)}
 	}
-	return message{Refused: "this agent does not know the question: upgrade it"}
+	return message{Refused: errUnknown.Error()}
 }

@@ -132,7 +132,7 @@ func (a *address) pause(ctx context.Context, until time.Time) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: it is given up, or announced anew", errTickleEnded)
 	}
-	if end, ok := a.lease.until(a.spec.Group); !ok || !a.clock().Before(end) {
+	if end, ok := a.lease.until(a.spec.Group); !ok || !a.clock().Before(a.gate.allows(end)) {
 		return fmt.Errorf("%w: the lease is over", errTickleEnded)
 	}
 	return nil

@@ -1,0 +1,82 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hacluster/api"
+	"hacluster/internal/boottime"
+	"hacluster/placement"
+)
+
+// bound waits until a node has promised to the others that its gates will be shut soon.
+func (g *gated) bound(node string, voters ...string) {
+	g.t.Helper()
+	g.until(node+" promises", func() error {
+		for _, v := range voters {
+			if !g.nodes[v].n.listener.promised(node) {
+				return fmt.Errorf("nothing to %s", v)
+			}
+		}
+		return nil
+	})
+}
+
+// With everything that could act frozen on the owner, another node serves the address long before the owner's lease is over, because the
+// voters have said that its gates are shut; and the owner has answered nobody since (S1).
+func TestAFrozenOwnerIsReplacedWithinItsPulse(t *testing.T) {
+	g := newGated(t, `timing = "fast"`)
+	g.apart()
+	g.online("a")
+	g.quiet("a")
+	p := g.ping(time.Millisecond)
+	defer p.close()
+	var took []time.Duration
+	for range 3 {
+		g.answers(p, "a", func() int { _, n := p.newest("a"); return n + 50 }())
+		g.bound("a", "b", "w")
+		frozen := boottime.Now()
+		if err := g.child.Process.Signal(unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		g.answers(p, "b", func() int { _, n := p.newest("b"); return n + 20 }())
+		took = append(took, boottime.Now().Sub(frozen))
+		last, n := p.newest("a")
+		if after := last.Sub(frozen); after > g.nodes["b"].n.timing().PulseBound {
+			t.Errorf("the frozen owner answered %v after the freeze; its promise was %v (S1)", after, g.nodes["b"].n.timing().PulseBound)
+		}
+		why := g.state().Groups["web"].Why
+		if !strings.Contains(why.Text, "the pulse of a has stopped") {
+			t.Logf("taken by another rule: %q", why.Text) // a machine that stands still: then nothing was promised
+		}
+		if err := g.child.Process.Signal(unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		thawed := boottime.Now()
+		g.until("the thawed node has taken its address away", func() error {
+			if boottime.Now().Sub(thawed) < 300*time.Millisecond {
+				return errors.New("it may still do something foolish")
+			}
+			if out := sh(t, "ip", "-n", nsOf(t, "a"), "-4", "-o", "addr"); strings.Contains(out, theVIP.Addr().String()) {
+				return errors.New(out)
+			}
+			return nil
+		})
+		if _, m := p.newest("a"); m != n {
+			t.Errorf("the thawed node answered %d times (S1)", m-n)
+		}
+		g.until("a owns the group again", func() error {
+			if gs := g.state().Groups["web"]; gs.Owner != "a" || gs.Phase != placement.PhaseOwned {
+				_, err := g.write(api.Write{Verb: api.VerbMove, Group: "web", Node: "a"})
+				return errors.Join(err, errors.New("it does not yet"))
+			}
+			return nil
+		})
+	}
+	t.Logf("frozen to 20 answers of the next owner: %v", took)
+}
