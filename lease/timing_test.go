@@ -2,6 +2,7 @@ package lease
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -51,6 +52,9 @@ func describe(out *strings.Builder, timing Timing) {
 		{"takeover wait, exclusive service with a kill bound of 1s", timing.TakeoverWait(time.Second)}} {
 		out.WriteString("    " + v.name + " " + v.d.String() + "\n")
 	}
+	if timing.Pulse > 0 {
+		fmt.Fprintf(out, "    pulse %v\n    pulse_bound %v\n    a promise has ended after %v\n", timing.Pulse, timing.PulseBound, timing.PulseWait())
+	}
 }
 
 func TestDerive(t *testing.T) {
@@ -97,6 +101,49 @@ func TestTimingsThatDoNotAddUpAreRefused(t *testing.T) {
 			t.Errorf("%s: got %v, want something about %q", name, err, c.want)
 		}
 	}
+	// Of pulses, to what fast has with the gate.
+	for name, c := range map[string]struct {
+		o    Overrides
+		want string
+	}{
+		"two lost pulses shut the gate":      {Overrides{Pulse: 27 * time.Millisecond}, "pulse 27ms x 3 exceeds pulse_bound 125ms less 45ms: two lost pulses would shut the gate"},
+		"a bound below what the gate needs":  {Overrides{PulseBound: 100 * time.Millisecond}, "pulse 20ms x 3 exceeds pulse_bound 100ms less 45ms"},
+		"a bound beyond the lease":           {Overrides{PulseBound: 901 * time.Millisecond}, "pulse_bound 901ms exceeds duration 900ms, which ends the lease anyway"},
+		"more pulses than anybody can count": {Overrides{Pulse: time.Millisecond}, "pulse 1ms is below 5ms"},
+		"negative":                           {Overrides{Pulse: -time.Second}, "pulse -1s is below 5ms"},
+		"a negative bound":                   {Overrides{PulseBound: -time.Second}, "exceeds pulse_bound -1s less 45ms"},
+	} {
+		if _, err := Derive(Fast, Gate, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want something about %q", name, err, c.want)
+		}
+	}
+	for name, c := range map[string]struct {
+		p    Profile
+		l    Layer
+		o    Overrides
+		want [2]time.Duration // pulse, pulse_bound
+		err  string
+	}{
+		"as far as it goes":                       {Fast, Gate, Overrides{Pulse: 26666 * time.Microsecond, PulseBound: 125 * time.Millisecond}, [2]time.Duration{26666 * time.Microsecond, 125 * time.Millisecond}, ""},
+		"a bound of the whole lease":              {Fast, Gate, Overrides{PulseBound: 900 * time.Millisecond}, [2]time.Duration{20 * time.Millisecond, 900 * time.Millisecond}, ""},
+		"lan with pulses":                         {LAN, Gate, Overrides{Pulse: 50 * time.Millisecond, PulseBound: 300 * time.Millisecond}, [2]time.Duration{50 * time.Millisecond, 300 * time.Millisecond}, ""},
+		"lan with half of what pulses need":       {LAN, Gate, Overrides{Pulse: 50 * time.Millisecond}, [2]time.Duration{}, "exceeds pulse_bound 0s"},
+		"lan with the other half":                 {LAN, Gate, Overrides{PulseBound: 300 * time.Millisecond}, [2]time.Duration{}, "pulse 0s is below 5ms"},
+		"the lifetime has none, whatever is said": {Fast, Address, Overrides{Pulse: 20 * time.Millisecond, PulseBound: 125 * time.Millisecond}, [2]time.Duration{}, ""},
+	} {
+		d, err := Derive(c.p, c.l, c.o)
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil && [2]time.Duration{d.Pulse, d.PulseBound} != c.want {
+			t.Errorf("%s: got %v of %v, want %v", name, d.Pulse, d.PulseBound, c.want)
+		}
+	}
+	forced, _ := Derive(Fast, Address, Overrides{})
+	forced.Pulse, forced.PulseBound = 20*time.Millisecond, 125*time.Millisecond
+	if err := forced.Validate(); err == nil || !strings.Contains(err.Error(), "pulse needs the kernel lease gate") {
+		t.Errorf("pulses without a gate: %v", err)
+	}
 	// What the gate allows and whole seconds do not.
 	if _, err := Derive(LAN, Gate, Overrides{Duration: time.Second, KernelSlack: 20 * time.Millisecond}); err != nil {
 		t.Error(err)
@@ -116,7 +163,7 @@ func TestEveryTimingThatIsAcceptedHolds(t *testing.T) {
 		}
 		d, err := Derive(p, l, Overrides{Renew: draw("renew", 2000), Duration: draw("duration", 10000), Drift: draw("drift", 50), Margin: draw("margin", 500),
 			KernelSlack: draw("kernel_slack", 500), Heartbeat: draw("heartbeat", 2000), Election: draw("election", 2000),
-			LeaderLease: draw("leader_lease", 2000), Suspect: draw("suspect", 5000)})
+			LeaderLease: draw("leader_lease", 2000), Suspect: draw("suspect", 5000), Pulse: draw("pulse", 100), PulseBound: draw("pulse_bound", 2000)})
 		if err != nil {
 			return
 		}
@@ -136,6 +183,10 @@ func TestEveryTimingThatIsAcceptedHolds(t *testing.T) {
 			t.Fatal("the kernel is later than the takeover wait")
 		case d.TakeoverWait(time.Minute) < d.Duration+time.Minute:
 			t.Fatal("a kill is later than the takeover wait")
+		case (d.Pulse > 0) != (d.PulseBound > 0) || d.Pulse > 0 && l != Gate:
+			t.Fatal("pulses without a bound or a gate")
+		case d.Pulse > 0 && (3*d.Pulse > d.PulseBound-early || d.PulseBound > d.Duration || d.PulseWait() < d.PulseBound+d.PulseBound/200):
+			t.Fatal("two lost pulses shut the gate, or a promise outlasts the lease")
 		case d.Suspect < 2*d.Renew || d.LeaderLease > d.Heartbeat:
 			t.Fatal("relations of the control plane")
 		}
