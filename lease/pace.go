@@ -34,7 +34,8 @@ type PaceInput struct {
 }
 
 const (
-	paceStart = time.Second            // after the start of a process, and the least time between trouble and a promise
+	paceStart = 300 * time.Millisecond // after the start of a process, or after it was given something to hold
+	paceCalm  = time.Second            // the least time between trouble and a promise
 	paceLong  = 5 * time.Minute        // the most
 	paceTry   = 300 * time.Millisecond // binding lasts at least so long: the answers of so many pulses have been in time
 )
@@ -85,13 +86,16 @@ func (p *Pace) become(mode PulseMode, now time.Time) {
 	}
 }
 
-// trouble takes the promise back. A row of troubles in one quiet stretch counts as one.
+// trouble takes the promise back, for longer each time; while there is none it only shows that it is not quiet yet.
 func (p *Pace) trouble(now time.Time, what string) {
+	wait := paceStart
 	if p.Mode() != PulseFree {
-		p.backoff = min(max(2*p.backoff, paceStart), paceLong)
-		p.Trouble = what
+		p.backoff = min(max(2*p.backoff, paceCalm), paceLong)
+		p.Trouble, wait = what, p.backoff
 	}
-	p.calm = now.Add(max(p.backoff, paceStart))
+	if calm := now.Add(wait); calm.After(p.calm) {
+		p.calm = calm
+	}
 	p.become(PulseFree, now)
 }
 

@@ -47,10 +47,12 @@ type gatekeeper struct {
 	guarded  map[netip.Addr]bool
 	armed    map[netip.Addr]time.Time // the end of the lease by which this process opened it last
 	shuts    map[netip.Addr]time.Time // when the kernel shuts it, as it was told last: with that lease, or sooner where pulses say so
-	latest   time.Time                // of all that any process told the kernel
+	legacy   time.Time                // until when one may be open by what the process before this one told it
 	cap      func() time.Time         // until when a gate may be armed now, whatever the lease says; nil: as long as that
+	first    func()                   // called when something stands behind an open gate and nothing did before; optional
 	coarse   map[netip.Addr]bool      // its lifetime in the kernel may go on behind the end of the lease
 	seen     map[netip.Addr]bool      // whether it was open when the kernel was asked last
+	left     time.Duration            // of the one that was open longest, when the kernel was asked last
 	looked   time.Time                // when that question was begun
 }
 
@@ -74,6 +76,7 @@ func newGatekeeper(vips *vip.Manager, clock boottime.Clock, log *slog.Logger) *g
 		return g
 	}
 	g.look()
+	g.legacy = g.clock().Add(g.left)
 	for a := range g.guarded {
 		g.coarse[a] = true // as the process before may have left it
 	}
@@ -108,7 +111,7 @@ func (g *gatekeeper) look() {
 		g.log.Warn("the kernel gate does not answer", "err", err)
 		return // no answer is no evidence
 	}
-	g.looked, g.seen = begun, map[netip.Addr]bool{}
+	g.looked, g.seen, g.left = begun, map[netip.Addr]bool{}, 0
 	if err != nil {
 		g.gone(err)
 		return
@@ -116,9 +119,7 @@ func (g *gatekeeper) look() {
 	g.guarded = map[netip.Addr]bool{}
 	for _, e := range entries {
 		g.guarded[e.Address], g.seen[e.Address] = true, e.Alive
-		if end := g.clock().Add(e.Left); e.Alive && end.After(g.latest) {
-			g.latest = end
-		}
+		g.left = max(g.left, e.Left)
 	}
 }
 
@@ -222,11 +223,11 @@ func (g *gatekeeper) within(until time.Time) time.Time {
 
 // opened notes what the kernel was told. The caller holds mu.
 func (g *gatekeeper) opened(addrs []netip.Addr, until, end time.Time) {
+	if len(g.armed) == 0 && g.first != nil {
+		g.first()
+	}
 	for _, a := range addrs {
 		g.armed[a], g.shuts[a] = until, end
-	}
-	if end.After(g.latest) {
-		g.latest = end
 	}
 }
 

@@ -21,7 +21,12 @@ type behind struct {
 func (g *gatekeeper) behind() behind {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	b := behind{works: g.none == nil && g.required && g.up, armed: g.latest}
+	b := behind{works: g.none == nil && g.required && g.up, armed: g.legacy}
+	for _, end := range g.shuts {
+		if end.After(b.armed) {
+			b.armed = end
+		}
+	}
 	now := g.clock()
 	for a, until := range g.armed {
 		if now.Before(until) {
@@ -32,7 +37,7 @@ func (g *gatekeeper) behind() behind {
 	return b
 }
 
-// extend arms what is open until when the newest answers to pulses allow. It opens nothing, and nothing lasts beyond the lease that
+// extend arms what is open until when the newest answers to pulses allow, no later and no sooner. It opens nothing, and nothing lasts beyond the lease that
 // the act loop knows of; true: that has something to do.
 func (g *gatekeeper) extend() bool {
 	g.mu.Lock()
@@ -56,7 +61,8 @@ func (g *gatekeeper) extend() bool {
 	}
 	end, gain := g.within(until), false
 	for _, a := range addrs {
-		gain = gain || end.Sub(g.shuts[a]) >= extendGain
+		more := end.Sub(g.shuts[a])
+		gain = gain || more >= extendGain || more <= -extendGain // a promise is about to be made, which must be true: sooner than it was armed for
 	}
 	if !gain || !now.Before(end) {
 		return false
@@ -66,9 +72,6 @@ func (g *gatekeeper) extend() bool {
 	case err == nil:
 		for _, a := range addrs {
 			g.shuts[a] = end
-		}
-		if end.After(g.latest) {
-			g.latest = end
 		}
 		return false
 	case errors.Is(err, vip.ErrNoGate):

@@ -176,7 +176,7 @@ func Open(o Options) (_ *Node, err error) {
 	n.renewer.start.begun = begun
 	n.pulser = newPulser(n, n.renewer.boot)
 	if n.gate.none == nil {
-		n.gate.cap = n.pulser.cap
+		n.gate.cap, n.gate.first = n.pulser.cap, n.pulser.kick
 	}
 	n.listener = newListener(n, n.renewer.boot)
 	n.fences, n.tickles = &devices{n: n}, newTickles(n, n.renewer.boot)

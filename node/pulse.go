@@ -138,7 +138,7 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 	due := p.due(voters, mode, now, again)
 	p.mu.Unlock()
 	if mode != before {
-		p.n.log.Debug("pulses", "mode", mode, "before", before)
+		p.n.log.Info("pulses", "mode", mode, "before", before)
 		if mode == lease.PulseFree && wanted {
 			p.n.log.Info("pulses stop for a while: a fault of this node is noticed by the end of its lease until they go on", "why", p.said(trouble))
 		}
