@@ -122,12 +122,12 @@ func (p *proc) addAddress(i int, epoch uint64, s *slot, gen int, since time.Dura
 		return true
 	}
 	if !m.gate {
-		if !add() {
+		if !p.unbound() || !add() {
 			again()
 		}
 		return
 	}
-	timeout, readAt := p.timeout(until), m.ticks()
+	timeout, readAt := p.timeout(p.capped(until)), m.ticks()
 	if timeout <= 0 {
 		again()
 		return
@@ -145,6 +145,9 @@ func (p *proc) addAddress(i int, epoch uint64, s *slot, gen int, since time.Dura
 
 // timeout is what the gate is opened for: what is left of the lease, less the time that the message may take.
 func (p *proc) timeout(until time.Time) time.Duration {
+	if until.IsZero() {
+		return 0
+	}
 	left := until.Sub(p.m.clock()) - ticket
 	switch p.w.opt.Weak {
 	case WeakTicket:
@@ -260,7 +263,7 @@ func (p *proc) arm(until time.Time, mask uint64) (next time.Time) {
 		}
 	}
 	if held == 0 {
-		if m.gate && !loose && p.timing.Layer == lease.Address {
+		if m.gate && !loose && p.timing.Layer == lease.Address && p.unbound() {
 			m.dropGate()
 		}
 		return time.Time{}
@@ -283,7 +286,7 @@ func (p *proc) arm(until time.Time, mask uint64) (next time.Time) {
 		p.armed = now.Add(life)
 		p.lifetimes(until, mask)
 	}
-	if m.gate && !loose {
+	if m.gate && !loose && p.unbound() {
 		m.dropGate()
 	}
 	if last := until.Add(-life - gain/2); last.After(now) {
@@ -305,7 +308,7 @@ func (p *proc) lifetimes(until time.Time, mask uint64) {
 // Where the tables are gone they are set up again. What has closed is opened again, which a renewal does not do.
 func (p *proc) renewGate(until time.Time, mask uint64) {
 	m := p.m
-	timeout, readAt := p.timeout(until), m.ticks()
+	timeout, readAt := p.timeout(p.capped(until)), m.ticks()
 	if timeout <= 0 {
 		return
 	}
@@ -321,6 +324,9 @@ func (p *proc) renewGate(until time.Time, mask uint64) {
 			}
 			_, now := p.leased()
 			ours := now&mask&(1<<p.w.keys[i].g) != 0 && p.slots[i].doing == ""
+			if p.w.pulses && m.things[i].open >= m.ticks()+timeout {
+				continue // what would end it sooner is not worth a system call
+			}
 			if !m.pass(i, timeout, readAt, true) && (!ours || !m.pass(i, timeout, readAt, false)) {
 				refused = refused || ours
 			}

@@ -21,6 +21,9 @@ type proc struct {
 	state *placement.State
 	lead  *leader
 
+	pulser pulser
+	voter  voter
+
 	holder    lease.Holder
 	timing    lease.Timing
 	config    uint64
@@ -91,6 +94,7 @@ func (m *machine) startAgent() {
 	m.proc = p
 	w.log("%s starts its agent", m.name)
 	p.watchLeader(p.timing.Heartbeat + w.upTo(p.timing.Heartbeat))
+	p.startPulser()
 	p.renewLoop()
 	p.kickAct()
 }
@@ -187,6 +191,7 @@ func (p *proc) granted(g lease.Grant) {
 // would say the same again: then only the layers are armed. One run in 64 asks it all the same.
 func (p *proc) turn() {
 	p.acting = false
+	p.noticed()
 	if until := p.holder.Until(); p.abandoned && until.After(p.m.clock()) {
 		p.sleep(until, time.Time{})
 		return

@@ -66,11 +66,16 @@ func (w *World) recheck(m *machine, addresses bool) {
 //
 //   - An exclusive service whose agent and dead man cannot run both: the kernel ends no services. Or one that does not die.
 //   - What a machine finds when it has been suspended or frozen as a whole, until its dead man has run.
+//   - An address behind gates that a promise is about, while the lease goes on: rules that were flushed, until the agent sees that,
+//     and ticks that stood still, where no agent ran when the machine woke up.
 //   - An address while nobody of ours runs and what the kernel counts was taken away: flushed rules, ticks that stood still.
 func (w *World) excused(m *machine, i int) bool {
 	t := &m.things[i]
 	alone := m.bare || !m.guarded()
 	if w.keys[i].address {
+		if w.pulses && m.clock().Before(m.will) && (m.slept > t.slept || m.gate && m.flushed && w.unseen(m)) {
+			return true
+		}
 		return w.now < m.grace || alone && (m.gate && m.flushed || m.slept > t.slept) || m.gave(i) && m.flushed && w.unseen(m)
 	}
 	return t.stuck || alone || w.now < m.grace+lateKill
@@ -126,6 +131,12 @@ func (w *World) checkApply(before, after *placement.State, c *placement.Command,
 	switch c.Kind {
 	case placement.CmdTakeover:
 		w.Stats.Takeovers++
+		if strings.HasPrefix(c.Reason.Text, "the pulse of ") {
+			w.Stats.Pulsed++
+			if w.well(w.byName[before.Groups[c.Group].Owner]) {
+				w.Stats.Needless++
+			}
+		}
 		if c.Reason.Rule == placement.RuleFenced {
 			w.Stats.Fenced++
 		}
@@ -141,6 +152,19 @@ func (w *World) checkApply(before, after *placement.State, c *placement.Command,
 			w.broken("%s: Apply is not deterministic", c.Kind)
 		}
 	}
+}
+
+// well says that a node runs and reaches somebody, both ways.
+func (w *World) well(m *machine) bool {
+	if m == nil || !m.up || m.proc == nil || !m.proc.runs() {
+		return false
+	}
+	for _, o := range w.nodes {
+		if o != m && !w.net.cut[m.i][o.i] && !w.net.cut[o.i][m.i] {
+			return true
+		}
+	}
+	return false
 }
 
 // offline says what is missing for every group to be online; empty when nothing is (L1).

@@ -269,6 +269,9 @@ func (p *proc) abandon() {
 
 // stop ends parent and agent in order: both go, an executor stays.
 func (m *machine) stop() {
+	if m.proc != nil {
+		m.proc.farewell()
+	}
 	if d := m.parent; d != nil && !d.runs() {
 		m.endAgent() // what is frozen does not end in order; the agent is started again
 		return

@@ -19,5 +19,8 @@
 // In a planned move the old owner is excused for connections that it accepted as the owner, and only for those. Where nothing fails (World.gentle)
 // each connection is judged: it is not reset and not left alone before the time that it was given is over.
 //
+// Pulses (pulse.go, attest.go) are lease.PulseHolder and lease.PulseLedger. Not modelled: when production promises (lease.Pace; here it is drawn, and sooner),
+// changes of the voters, announcements.
+//
 // Options.Weak breaks the code on purpose: a simulator that finds nothing then proves nothing.
 package sim

@@ -29,6 +29,9 @@ type leader struct {
 	settling time.Time
 	floored  bool // another look at the floor is due
 
+	asking [maxNodes]bool      // a question about the pulses of that node is under way, or a pause after it
+	proofs [maxNodes]*question // that they have ended
+
 	views   map[string]placement.FenceView
 	run     *fenceRun // under way; nil: none
 	yielded time.Duration
@@ -71,6 +74,7 @@ func (l *leader) reset() {
 	l.ledger, l.reports, l.asks, l.waiting, l.round, l.busy, l.queue = nil, nil, nil, nil, nil, nil, nil
 	l.settling = time.Time{}
 	l.views, l.run = nil, nil
+	l.proofs = [maxNodes]*question{}
 }
 
 // applied is called after every entry: the barrier makes a ledger, a proposal is answered.
@@ -280,6 +284,9 @@ func (l *leader) view() placement.View {
 			v.Nodes[w.nodes[i].name] = placement.NodeView{Confirmed: l.ledger.Confirmed(w.nodes[i].name), Report: *r.report}
 		}
 	}
+	if w.pulses {
+		v.Lapsed, v.Unheard = l.lapses(l.p.m.clock()), l.unheard()
+	}
 	if w.fence.when != "" {
 		v.Fenced, v.Listening, v.Ending = maps.Clone(l.views), l.ledger.Since(), map[string]bool{}
 		for i, r := range l.reports { // one that leaves is taken for one that said goodbye, the sooner and the longer
@@ -299,6 +306,9 @@ func (l *leader) decide() {
 	}
 	st := l.p.state
 	now := l.p.m.clock()
+	for _, m := range l.p.w.nodes {
+		l.lapsed(m)
+	}
 	d := placement.Decide(st.Policy, *st, l.view(), now)
 	for _, c := range d.Commands {
 		if c.Kind == placement.CmdTakeover && l.p.w.opt.Weak != WeakWithhold {

@@ -42,6 +42,9 @@ type machine struct {
 	emptied time.Duration     // when
 	links   map[string]string // how it says that it is reached
 
+	bars map[string]time.Time // nodes whose pulses are not answered, on file
+	mute time.Time            // nobody's are before this: the file is gone
+
 	parent  *deadman
 	proc    *proc // the agent; nil: does not run
 	heir    *actor
@@ -169,6 +172,9 @@ func (m *machine) kill(i int) (time.Duration, bool) {
 }
 
 func (m *machine) boot() {
+	if m.boots > 0 { // what is on file is gone with the boot
+		m.bars, m.mute = nil, m.clock().Add(max(barFor(&m.w.truth[m.disk.snapshot].state), proofLasts+m.w.timings[m.kept].TakeoverWait(longestBudget)))
+	}
 	m.boots++
 	m.up, m.will, m.held, m.granter, m.frozen, m.asleep = true, time.Time{}, time.Time{}, nil, 0, 0
 	m.things = make([]thing, len(m.w.keys))
@@ -229,6 +235,9 @@ func (m *machine) backFrom(boot *actor, what string) {
 		return
 	}
 	w.log("%s %s", m.name, what)
+	if w.pulses { // an agent whose lease goes on finds out at its next pulse
+		grace += w.timing.Pulse + w.faults.margin/3
+	}
 	m.grace = w.now + grace
 	m.guard()
 	if m.proc != nil && !m.clock().Before(m.proc.holder.Until()) {

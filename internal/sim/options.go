@@ -42,7 +42,20 @@ const (
 	WeakDrainStrays   Weak = "the new owner keeps connections that it does not know"
 	WeakDrainOwn      Weak = "a node that gets its address back does not know its own connections"
 	WeakDrainForgot   Weak = "an agent that is started again forgets what it gave away"
-	WeakDrainLayer    Weak = "a change of the layer takes the gate from an address that was given away"
+	WeakPulseT0       Weak = "t0 of a pulse taken at the answer"
+	WeakPulseNoBar    Weak = "a voter attests and goes on answering"
+	WeakPulseBars     Weak = "a voter that is started again forgets whom it does not answer"
+	WeakPulseCap      Weak = "gates armed for the lease although they were promised to be shut sooner"
+	WeakPulseEarly    Weak = "a promise made while what was armed before lasts longer"
+	WeakPulseHeritage Weak = "a new process does not know what the former one armed"
+	WeakPulseAdopt    Weak = "a new process arms gates before enough voters know of it"
+	WeakPulseProof    Weak = "proofs that a pulse has stopped never grow old"
+	WeakPulseHold     Weak = "a node is answered again before its leases are over"
+	WeakPulseGiven    Weak = "a node whose gates stay shut is given groups"
+	WeakPulseOne      Weak = "the leader alone proves that a pulse has stopped"
+	WeakPulseVoter    Weak = "a promise to a former process of a voter is heard by the next"
+
+	WeakDrainLayer Weak = "a change of the layer takes the gate from an address that was given away"
 )
 
 // Options of one run.
@@ -58,6 +71,7 @@ type Stats struct {
 	Simulated                          time.Duration
 	Events, Applied, Takeovers, Moves  int
 	Elected, Promises                  int
+	Pulsed, Needless                   int            // takeovers by pulse, and those of them whose owner ran and reached somebody
 	Fenced                             int            // takeovers that a confirmed fencing allowed before their time
 	Faults                             [maxFaults]int // by index into the table of faults
 	Excused                            int            // two runs of a service that no layer could have prevented (docs/design.md, "What is limited today")
@@ -78,6 +92,8 @@ func (s *Stats) Add(o Stats) {
 	s.Elected += o.Elected
 	s.Promises += o.Promises
 	s.Fenced += o.Fenced
+	s.Pulsed += o.Pulsed
+	s.Needless += o.Needless
 	for i := range s.Faults {
 		s.Faults[i] += o.Faults[i]
 	}
@@ -117,5 +133,5 @@ func (s Stats) Injected() []Fault {
 }
 
 func (s Stats) String() string {
-	return fmt.Sprintf("%d events, %d commands, %d takeovers, %d planned moves, %d elections, faults %v", s.Events, s.Applied, s.Takeovers, s.Moves, s.Elected, s.Injected())
+	return fmt.Sprintf("%d events, %d commands, %d takeovers (%d by pulse, %d of these needless), %d planned moves, %d elections, faults %v", s.Events, s.Applied, s.Takeovers, s.Pulsed, s.Needless, s.Moves, s.Elected, s.Injected())
 }

@@ -358,6 +358,9 @@ func (p *proc) applySoon() {
 	})
 }
 
+// maxCommands is far more than any run has.
+const maxCommands = 3000
+
 // commit takes an entry into the truth, the first time that anybody applies it; the term is that of who does.
 func (w *World) commit(index uint64, e *entry, term uint64) {
 	if index < uint64(len(w.truth)) {
@@ -376,6 +379,9 @@ func (w *World) commit(index uint64, e *entry, term uint64) {
 		if w.opt.Weak == WeakFloor || w.opt.Weak == WeakLayer && next.KernelLease != s.KernelLease {
 			next.Floor, next.FloorIndex = 0, 0
 		}
+	}
+	if index > maxCommands {
+		w.broken("the cluster turns in circles: %d commands", index)
 	}
 	w.truth = append(w.truth, truth{entry: e, term: term, state: next})
 }

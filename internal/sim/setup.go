@@ -31,13 +31,18 @@ func Run(o Options) (stats Stats, trace string, err error) {
 
 func newWorld(o Options) *World {
 	w := &World{opt: o, rng: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*machine{}, truth: []truth{{}}, queue: make(events, 0, 256),
-		drng: rand.New(rand.NewPCG(o.Seed, 12))}
+		drng: rand.New(rand.NewPCG(o.Seed, 12)), prng: rand.New(rand.NewPCG(o.Seed, 23))}
 	w.drawMoves()
+	w.drawPulses()
 	layer := lease.Layers[w.rng.IntN(len(lease.Layers))]
 	if o.Storm == StormUnlucky || w.moving {
 		layer = lease.Gate // it is about nothing else
 	}
 	w.timing, _ = lease.Derive(lease.Profiles[w.rng.IntN(len(lease.Profiles))], layer, lease.Overrides{})
+	if w.pulses {
+		w.timing, _ = lease.Derive(lease.Fast, lease.Gate, lease.Overrides{})
+	}
+	w.timing = w.withPulse(w.timing)
 	w.timings = append(w.timings, w.timing)
 	w.drawRegime()
 	n := 3
@@ -58,6 +63,7 @@ func newWorld(o Options) *World {
 		m.kernel, m.init = &actor{m: m, kernel: true}, &actor{m: m}
 		w.nodes = append(w.nodes, m)
 		w.byName[m.name] = m
+		w.voters = append(w.voters, m.name)
 	}
 	w.net.cut, w.net.lag = make([][]bool, n), make([]time.Duration, n)
 	for i := range w.net.cut {
@@ -153,7 +159,7 @@ func (w *World) retiming() int {
 	if err != nil {
 		w.broken("a timing of the simulator: %v", err)
 	}
-	w.timings = append(w.timings, t)
+	w.timings = append(w.timings, w.withPulse(t))
 	return len(w.timings) - 1
 }
 
@@ -198,6 +204,10 @@ func (w *World) group(i int, t lease.Timing) placement.GroupPolicy {
 			budget = max(budget, r.StopBudget)
 		}
 	}
+	g.OnPulse = t.Pulse > 0
+	for _, r := range g.Resources {
+		g.OnPulse = g.OnPulse && (r.Address || r.RunOn == placement.RunOnEveryNode)
+	}
 	w.gentlePolicy(&g)
 	g.TakeoverWait = t.TakeoverWait(budget)
 	if w.opt.Weak == WeakWait {
@@ -218,6 +228,9 @@ func (w *World) resources(t lease.Timing) ([]placement.ResourcePolicy, placement
 	kind := w.rng.IntN(5)
 	if w.moving {
 		kind = 1
+	}
+	if w.pulses && w.prng.IntN(4) > 0 {
+		kind = w.prng.IntN(2)
 	}
 	switch kind {
 	case 0: // an address alone

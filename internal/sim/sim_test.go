@@ -18,7 +18,7 @@ import (
 var (
 	seeds    = flag.Int("sim.n", 2000, "seeds to run")
 	firstOne = flag.Uint64("sim.seed", 0, "first seed; with -sim.n=1 it is run with its trace")
-	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, edge, pause, timing, freeze, kill, suspend, late, unlucky, power, fence, drain")
+	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, edge, pause, timing, freeze, kill, suspend, late, unlucky, power, fence, drain, pulse")
 	traceLen = flag.Int("sim.trace", 120, "newest events to print of a seed that fails")
 	weakOne  = flag.String("sim.weak", "", "weaken the code on purpose")
 )
@@ -71,7 +71,7 @@ func TestSeeds(t *testing.T) {
 	if *seeds < 100 || *stormOne != "" {
 		return
 	}
-	if total.Takeovers < *seeds/2 || total.Moves < *seeds/2 || total.Fenced == 0 || total.Upgrades == 0 || total.Silent == 0 || total.Drained == 0 || total.Overtaken == 0 || total.Finished == 0 {
+	if total.Takeovers < *seeds/2 || total.Moves < *seeds/2 || total.Fenced == 0 || total.Upgrades == 0 || total.Silent == 0 || total.Drained == 0 || total.Overtaken == 0 || total.Finished == 0 || total.Pulsed < *seeds/50 {
 		t.Errorf("too little happened for the guarantees to mean anything: %s", total)
 	}
 	for _, f := range total.Injected() {
@@ -142,6 +142,18 @@ func TestWeakenedCodeIsCaught(t *testing.T) {
 		{WeakThaw, StormFreeze},
 		{WeakHeir, StormFreeze},
 		{WeakFence, StormFence},
+		{WeakPulseT0, StormPulse},
+		{WeakPulseNoBar, StormPulse},
+		{WeakPulseBars, StormPulse},
+		{WeakPulseCap, StormPulse},
+		{WeakPulseEarly, StormPulse},
+		{WeakPulseHeritage, StormPulse},
+		{WeakPulseAdopt, StormPulse},
+		{WeakPulseProof, StormPulse},
+		{WeakPulseOne, StormPulse},
+		{WeakPulseVoter, StormPulse},
+		{WeakPulseGiven, StormPulse},
+		{WeakPulseHold, StormPulse},
 		{WeakDrainOpen, StormDrain},
 		{WeakDrainAccepts, StormDrain},
 		{WeakDrainOutlives, StormDrain},
@@ -159,6 +171,8 @@ func TestWeakenedCodeIsCaught(t *testing.T) {
 			switch c.weak {
 			case WeakDrainStrays, WeakDrainOwn, WeakDrainForgot:
 				word = "planned move"
+			case WeakPulseGiven:
+				word = "the cluster turns in circles"
 			}
 			_, bad, err := sweep(Options{Weak: c.weak, Storm: c.storm}, 0, 4000, word)
 			if err == nil {

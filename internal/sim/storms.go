@@ -24,6 +24,7 @@ const (
 	StormUnlucky Storm = "unlucky" // agents stop between clock and system call
 	StormPower   Storm = "power"   // machines lose power, disks are full, leadership moves
 	StormFence   Storm = "fence"   // owners fall silent, and fence devices lie, fail and take their time
+	StormPulse   Storm = "pulse"   // owners with pulses fall silent, stop, and come back; not among storms either
 	StormDrain   Storm = "drain"   // groups move while connections are open; not among storms: it is drawn by itself
 )
 
@@ -83,6 +84,9 @@ func (w *World) drawRegime() {
 	if w.moving {
 		storm = StormDrain
 	}
+	if w.beating {
+		storm = StormPulse
+	}
 	w.brew(storm)
 }
 
@@ -115,6 +119,15 @@ func (w *World) brew(storm Storm) {
 		r.every, r.unlucky, only = 4*d, 0.05, []string{"administrator"}
 	case StormPower:
 		r.every, only = d, []string{"power cut", "disk full", "leadership moved", "administrator"}
+	case StormPulse:
+		r.every, only = w.between(d/4, 2*d), []string{"isolated", "no way in", "no way out", "one way between two", "loss", "leases late and doubled", "laggard", "agent killed",
+			"agent frozen", "both frozen", "user space frozen", "suspend", "power cut", "leadership moved", "leader frozen and cut off", "configuration applied", "upgrade"}
+		switch w.prng.IntN(4) { // voters that forget
+		case 0:
+			only = []string{"agent killed", "one way between two", "leases late and doubled"}
+		case 1:
+			only = []string{"agent killed", "isolated", "no way out"}
+		}
 	case StormDrain:
 		w.brewMoves()
 		return
@@ -126,7 +139,7 @@ func (w *World) brew(storm Storm) {
 	for i := range faults {
 		r.weights[i] = 0
 		for _, name := range only {
-			if faults[i].name == name {
+			if faults[i].name == name && (storm != StormPulse || len(only) < 4 || w.prng.IntN(2) == 0) {
 				r.weights[i] = 1
 			}
 		}

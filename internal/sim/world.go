@@ -38,6 +38,12 @@ type World struct {
 	fence   fencing
 	storm   Storm
 
+	prng     *rand.Rand // for pulses
+	pulses   bool       // some timing may have them
+	beating  bool       // the run is made of that
+	voters   []string
+	patience time.Duration // of nodes between two promises, at most
+
 	drng   *rand.Rand    // for moves that let connections finish, and for their clients
 	crowds []*crowd      // by key; nil: nobody
 	moving bool          // the run is made of such moves
