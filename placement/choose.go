@@ -118,12 +118,18 @@ func (d *decider) unfitForAll(node string) string {
 		return fmt.Sprintf("silent for %s", round(d.silent(node)))
 	case v.Report.Leaving:
 		return "its agent is stopping"
-	case d.v.Unheard[node]:
+	case d.v.Unheard[node], d.lapsed(node):
 		return "its gates stay shut for a while, because its pulse had stopped"
 	case d.p.NeedsGate && !v.Report.Gate:
 		return noGate(v.Report)
 	}
 	return ""
+}
+
+// lapsed says that the gates of the node are proven to be shut. They stay so while the proof holds, whatever the node renews.
+func (d *decider) lapsed(node string) bool {
+	_, lapsed := d.v.Lapsed[node]
+	return lapsed
 }
 
 // noGate says that a node cannot enforce the lease that the cluster counts with, and why. It is no reason to take a group from

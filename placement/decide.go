@@ -189,20 +189,25 @@ func (d *decider) silenceEnds(g GroupPolicy, gs GroupState) time.Time {
 type proof struct {
 	rule     Rule
 	text     string // half a sentence: "the lease of n1 has run out"
+	giving   string // and one about a group that it was giving up: "n1 fell silent while it gave up group web; its lease has run out"
+	except   string // why the owner is not the next one: "silent for 1.8s"
 	evidence []string
 }
 
 // gone says whether the owner is proven to hold nothing, without its word: by its lease, which has run out on every layer, where it has
 // only addresses for itself by its pulse, without which their gates are shut, or by a device that stopped it. There is no other way.
 func (d *decider) gone(g GroupPolicy, gs GroupState) (proof, bool) {
-	silent := d.silent(gs.Owner)
-	switch lapse, lapsed := d.v.Lapsed[gs.Owner]; {
-	case lapsed && g.OnPulse && d.doubt(g, gs.Owner) == "":
-		return proof{RuleNodeLost, "the pulse of " + gs.Owner + " has stopped", []string{lapse.say(gs.Owner)}}, true
-	case d.fenced(gs.Owner):
-		return proof{RuleFenced, gs.Owner + " was fenced", []string{d.v.Fenced[gs.Owner].Why, fmt.Sprintf("%s was last heard %s ago", gs.Owner, round(silent))}}, true
+	silent, owner := d.silent(gs.Owner), gs.Owner
+	except, fell := fmt.Sprintf("silent for %s", round(silent)), fmt.Sprintf("%s fell silent while it gave up group %s; ", owner, g.Name)
+	switch {
+	case g.OnPulse && d.lapsed(owner) && d.unsure(g, owner) == "":
+		return proof{RuleNodeLost, "the pulse of " + owner + " has stopped", fell + "its gates are shut", "its pulse has stopped",
+			[]string{d.v.Lapsed[owner].say(owner)}}, true
+	case d.fenced(owner):
+		return proof{RuleFenced, owner + " was fenced", fmt.Sprintf("%s had not given up group %s; it was fenced", owner, g.Name), except,
+			[]string{d.v.Fenced[owner].Why, fmt.Sprintf("%s was last heard %s ago", owner, round(silent))}}, true
 	case d.withheld(g, gs), silent >= d.wait(g) && d.doubt(g, gs.Owner) == "":
-		return proof{RuleNodeLost, "the lease of " + gs.Owner + " has run out", []string{d.runOut(g, gs)}}, true
+		return proof{RuleNodeLost, "the lease of " + owner + " has run out", fell + "its lease has run out", except, []string{d.runOut(g, gs)}}, true
 	case silent < d.wait(g):
 		d.wakeAt(d.silenceEnds(g, gs))
 	default:
@@ -222,11 +227,11 @@ func (d *decider) lost(g GroupPolicy, gs GroupState) bool {
 			Text: fmt.Sprintf("group %s is wanted offline and %s", g.Name, p.text), Evidence: p.evidence}})
 		return true
 	}
-	except, exceptWhy := gs.Owner, fmt.Sprintf("silent for %s", round(d.silent(gs.Owner)))
+	except := gs.Owner
 	if d.withheld(g, gs) && d.speaking(gs.Owner) {
 		except = "" // it came back while the proposal was lost; under a new epoch it is as good as any
 	}
-	to, rejected := d.choose(g, except, exceptWhy)
+	to, rejected := d.choose(g, except, p.except)
 	if to == "" {
 		d.note(g, "its owner %s is lost and no node can take it: %s", gs.Owner, sayRejected(rejected))
 		return true
@@ -249,7 +254,7 @@ func (d *decider) runOut(g GroupPolicy, gs GroupState) string {
 	if silent := d.silent(gs.Owner); silent >= d.wait(g) {
 		return fmt.Sprintf("%s has not renewed its lease for %s (takeover wait %s)", gs.Owner, atLeast(silent), d.wait(g))
 	}
-	return fmt.Sprintf("the lease of %s ran out (takeover wait %s) and was not granted again for epoch %d", gs.Owner, d.wait(g), gs.Epoch)
+	return fmt.Sprintf("%s was proven to hold nothing of epoch %d, and was not granted it again", gs.Owner, gs.Epoch)
 }
 
 // release starts a planned way out: the owner gives up, reads back, says so.
@@ -432,12 +437,8 @@ func (d *decider) releasing(g GroupPolicy, gs GroupState) {
 	}
 	if p, gone := d.gone(g, gs); gone {
 		to, rejected := d.nextOwner(g, gs)
-		text := fmt.Sprintf("%s fell silent while it gave up group %s; its lease has run out", gs.Owner, g.Name)
-		if p.rule == RuleFenced {
-			text = fmt.Sprintf("%s had not given up group %s; it was fenced", gs.Owner, g.Name)
-		}
 		d.propose(Command{Kind: CmdTakeover, Group: g.Name, Epoch: gs.Epoch, Node: to, Reason: Reason{Rule: p.rule,
-			Text: text, Evidence: p.evidence, Rejected: rejected}})
+			Text: p.giving, Evidence: p.evidence, Rejected: rejected}})
 		return
 	}
 	if r.Blocked != "" && !d.fenceable(gs.Owner) {

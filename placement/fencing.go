@@ -88,8 +88,17 @@ func (d *decider) fenceable(node string) bool {
 // doubt says why the end of the owner's lease would not prove that it has let the group go, as it said itself; empty: it
 // would. Without a device that could help it is not asked for: time is then the only proof there is.
 func (d *decider) doubt(g GroupPolicy, owner string) string {
+	if !d.fenceable(owner) {
+		return ""
+	}
+	return d.unsure(g, owner)
+}
+
+// unsure is doubt whether there is a device that could help or not: the end of a pulse is a proof only where nothing speaks against it,
+// for without it time is one.
+func (d *decider) unsure(g GroupPolicy, owner string) string {
 	n, heard := d.v.Nodes[owner]
-	if !heard || !d.fenceable(owner) {
+	if !heard {
 		return ""
 	}
 	if b := n.Report.Groups[g.Name].Blocked; b != "" {

@@ -180,6 +180,10 @@ func (w *fakeWorld) command(verb string, args []string) error {
 		}
 	case "leader":
 		w.leader = arg(0)
+	case "lapsed": // its pulse has stopped, as two voters say; or no longer
+		if delete(w.lapsed, arg(0)); arg(1) != "no" {
+			w.lapsed[arg(0)] = Lapse{Silent: 126 * time.Millisecond, Bound: 125 * time.Millisecond, By: []string{"leader", "n3"}}
+		}
 	case "move":
 		c, refusal := PlanMove(w.policy, w.state, w.view(), w.clock(), arg(0), arg(1))
 		switch {
@@ -240,6 +244,8 @@ func (w *fakeWorld) addGroup(args []string) error {
 			g.EnforceAntiAffinity = true
 		case "hot":
 			g.Standby = StandbyHot
+		case "pulse":
+			g.OnPulse = true
 		default:
 			err = fmt.Errorf("unknown setting %s", name)
 		}

@@ -36,6 +36,7 @@ type fakeWorld struct {
 	leader string
 	seen   map[string]NodeView
 	fenced map[string]FenceView
+	lapsed map[string]Lapse
 	notes  []string
 	out    []string
 }
@@ -58,7 +59,7 @@ type fakeNode struct {
 }
 
 func newFakeWorld(t *testing.T) *fakeWorld {
-	return &fakeWorld{t: t, nodes: map[string]*fakeNode{}, seen: map[string]NodeView{}, fenced: map[string]FenceView{}, leader: "leader",
+	return &fakeWorld{t: t, nodes: map[string]*fakeNode{}, seen: map[string]NodeView{}, fenced: map[string]FenceView{}, lapsed: map[string]Lapse{}, leader: "leader",
 		policy: Policy{SuspectAfter: 600 * time.Millisecond}}
 }
 
@@ -120,7 +121,7 @@ func (w *fakeWorld) round() {
 }
 
 func (w *fakeWorld) view() View {
-	return View{Self: w.leader, LeaderSince: boot, Nodes: w.seen, Wall: w.wall(), Voters: w.voters(), Fenced: w.fenced}
+	return View{Self: w.leader, LeaderSince: boot, Nodes: w.seen, Wall: w.wall(), Voters: w.voters(), Fenced: w.fenced, Lapsed: w.lapsed}
 }
 
 func (w *fakeWorld) voters() []string {
