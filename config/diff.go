@@ -98,6 +98,7 @@ func facts(c Cluster) []fact {
 		{"renew", human(t.Renew)}, {"duration", human(t.Duration)}, {"drift", human(t.Drift)}, {"margin", human(t.Margin)},
 		{"kernel_slack", human(t.KernelSlack)}, {"heartbeat", human(t.Heartbeat)}, {"election", human(t.Election)},
 		{"leader_lease", human(t.LeaderLease)}, {"suspect", human(t.Suspect)},
+		{"pulse", human(t.Pulse)}, {"pulse_bound", human(t.PulseBound)},
 		{"group_wait_delay", human(c.GroupWaitDelay)},
 		{"nodes", words(c.Nodes)},
 		{"witnesses", words(c.Witnesses)},

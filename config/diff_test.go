@@ -68,7 +68,7 @@ address = "10.0.0.9/24"
 }
 
 // unseen are the fields that Diff need not show: identities, which show as removed and added, and what Policy derives.
-var unseen = []string{"Fences.Name", "Groups.GroupPolicy.Name", "Groups.GroupPolicy.PossibleOwners", "Groups.GroupPolicy.TakeoverWait", "Groups.GroupPolicy.Resources",
+var unseen = []string{"Fences.Name", "Groups.GroupPolicy.Name", "Groups.GroupPolicy.PossibleOwners", "Groups.GroupPolicy.TakeoverWait", "Groups.GroupPolicy.OnPulse", "Groups.GroupPolicy.Resources",
 	"Groups.GroupPolicy.FailbackTo",   // shown with FailbackFrom
 	"Groups.Resources.Spec.EveryNode", // shown as run_on
 	"Groups.Resources.ResourcePolicy.Address", "Groups.Resources.Spec.Group", "Groups.Resources.Spec.Name",

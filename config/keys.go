@@ -21,7 +21,7 @@ var nodeKeys = map[string][]string{
 // clusterKeys are the keys of cluster.toml by table.
 var clusterKeys = map[string][]string{
 	"cluster":         {"name", "timing", "kernel_lease", "timing_override", "group_wait_delay", "nodes", "witnesses", "fence_policy", "fence_action", "fence", "group"},
-	"timing_override": {"renew", "duration", "drift", "margin", "kernel_slack", "heartbeat", "election", "leader_lease", "suspect"},
+	"timing_override": {"renew", "duration", "drift", "margin", "kernel_slack", "heartbeat", "election", "leader_lease", "suspect", "pulse", "pulse_bound"},
 	"fence":           {"name", "agent", "nodes", "params", "secrets", "method", "level", "delay", "timeout", "retries", "retry_delay"},
 	"group": {"name", "preferred_owners", "failover_threshold", "failover_period", "auto_failback", "failback_window",
 		"retry_period_on_failure", "priority", "anti_affinity", "enforce_anti_affinity", "standby", "resource"},

@@ -43,6 +43,12 @@ func parseTiming(t *table, known lease.Layer) (KernelLease, lease.Timing) {
 		Heartbeat: get("heartbeat"), Election: get("election"), LeaderLease: get("leader_lease"), Suspect: get("suspect"),
 		Pulse: get("pulse"), PulseBound: get("pulse_bound"),
 	}
+	for _, key := range []string{"pulse", "pulse_bound"} {
+		if kernel == KernelAddress && o.has(key) {
+			o.fault(key, `remove it, or write kernel_lease = "gate" or "auto", where it counts only while the gate is in force`,
+				"pulses need the gate, and kernel_lease is %q: an address cannot be taken away soon enough", kernel)
+		}
+	}
 	o.done()
 	layers := kernel.Layers()
 	timings, faults := map[lease.Layer]lease.Timing{}, map[lease.Layer][]string{}
@@ -96,6 +102,9 @@ func reportTiming(t, o *table, reason, relation string) {
 	hint := "change the override, or remove it and choose another timing profile"
 	if reason != relation {
 		hint = "change or remove the override, or write the kernel_lease that it is meant for"
+	}
+	if strings.HasPrefix(relation, "pulse") { // there are none without the gate
+		hint = "change the override, or remove it"
 	}
 	for _, word := range strings.Fields(relation) {
 		if o.has(word) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ func TestAnAcceptedFileHoldsOnEveryLayerItCanComeTo(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := "name = \"idm\"\ntiming = \"" + string(rapid.SampledFrom(lease.Profiles).Draw(t, "profile")) + "\"\nkernel_lease = \"" +
 			string(rapid.SampledFrom(kernelLeases).Draw(t, "kernel_lease")) + "\"\n[timing_override]\n"
-		for _, key := range []string{"renew", "duration", "kernel_slack", "heartbeat"} {
+		for _, key := range []string{"renew", "duration", "kernel_slack", "heartbeat", "pulse", "pulse_bound"} {
 			if rapid.IntRange(0, 2).Draw(t, key+" overridden") == 0 {
 				text += key + " = \"" + (time.Duration(rapid.IntRange(10, 1500).Draw(t, key)) * time.Millisecond).String() + "\"\n"
 			}
@@ -104,5 +105,46 @@ func TestGoingFromTheLifetimeToTheGateLeavesAFloor(t *testing.T) {
 	// Back before it has settled: the longest stays.
 	if apply(lease.Address); st.Floor != long && st.Policy.Groups[0].TakeoverWait < long {
 		t.Errorf("back: the floor is %v, the wait %v", st.Floor, st.Policy.Groups[0].TakeoverWait)
+	}
+}
+
+// What only addresses stand for, and what runs everywhere, is given away when the pulse of its owner has stopped; the rest is not.
+func TestOnPulse(t *testing.T) {
+	const (
+		tomcat = "[[group.resource]]\nname = \"tomcat\"\ntype = \"systemd\"\nunit = \"tomcat.service\"\n"
+		hot    = tomcat + "run_on = \"every-node\"\n"
+		script = "[[group.resource]]\nname = \"nfs\"\ntype = \"script\"\nstart = [\"/bin/true\"]\nstop = [\"/bin/true\"]\nstatus = [\"/bin/true\"]\n"
+		two    = "[[group.resource]]\nname = \"vip6\"\ntype = \"address\"\naddress = \"2001:db8::9/64\"\n"
+	)
+	for name, c := range map[string]struct {
+		keys  string
+		more  string
+		layer lease.Layer
+		want  bool
+	}{
+		"an address":                             {`timing = "fast"`, "", lease.Gate, true},
+		"two addresses":                          {`timing = "fast"`, two, lease.Gate, true},
+		"a hot standby":                          {`timing = "fast"`, hot, lease.Gate, true},
+		"a cold standby":                         {`timing = "fast"`, tomcat, lease.Gate, false},
+		"a hot standby beside an owner's script": {`timing = "fast"`, hot + script, lease.Gate, false},
+		"an exclusive service":                   {`timing = "fast"`, hot + script + "exclusive = true\n", lease.Gate, false},
+		"the lifetime of addresses":              {`timing = "fast"`, hot, lease.Address, false},
+		"the lifetime, and pulses for the gate":  {"timing_override = { pulse = \"30ms\", pulse_bound = \"200ms\" }", hot, lease.Address, false},
+		"lan":                                    {`timing = "lan"`, hot, lease.Gate, false},
+		"lan with pulses":                        {"timing_override = { pulse = \"30ms\", pulse_bound = \"200ms\" }", hot, lease.Gate, true},
+		"wan":                                    {`timing = "wan"`, hot, lease.Gate, false},
+	} {
+		group := oneGroup + c.more
+		if strings.Contains(c.more, "every-node") {
+			group = strings.Replace(group, "name = \"web\"\n", "name = \"web\"\nstandby = \"hot\"\n", 1)
+		}
+		got, err := ParseCluster("cluster.toml", []byte("name = \"idm\"\n"+c.keys+"\n"+group), Known{KernelLease: c.layer})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if p := got.Policy(); p.Groups[0].OnPulse != c.want || (got.Timing.Pulse > 0) != (c.layer == lease.Gate && got.Timing.PulseBound > 0) {
+			t.Errorf("%s: on pulse %v, want %v; %+v", name, p.Groups[0].OnPulse, c.want, got.Timing)
+		}
 	}
 }

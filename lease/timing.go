@@ -166,14 +166,24 @@ func (t Timing) Validate() error {
 		"renew %v + 3 x heartbeat %v + election %v = %v reaches duration %v%s: the loss of a leader would cost every owner its lease",
 		t.Renew, t.Heartbeat, t.Election, t.LeaderLossWorst(), t.Duration, less)
 	fault(t.Suspect >= 2*t.Renew, "suspect %v is below 2 x renew %v: one lost renewal would disqualify a node", t.Suspect, t.Renew)
-	if t.Pulse != 0 || t.PulseBound != 0 {
-		fault(t.Layer == Gate, "pulse needs the kernel lease gate: the lifetime of an address is counted in whole seconds")
-		fault(t.Pulse >= minPulse, "pulse %v is below %v", t.Pulse, minPulse)
-		fault(t.Pulse*3 <= t.PulseBound-t.Layer.early(), "pulse %v x 3 exceeds pulse_bound %v%s: two lost pulses would shut the gate", t.Pulse, t.PulseBound, less)
-		fault(t.PulseBound <= t.Duration, "pulse_bound %v exceeds duration %v, which ends the lease anyway", t.PulseBound, t.Duration)
-	}
 	fault(t.Drift >= t.Duration/1000, "drift %v is below duration/1000: real clocks part faster", t.Drift)
+	t.validatePulse(fault, less)
 	return errors.Join(errs...)
+}
+
+// validatePulse reports the relations of the pulses that do not hold; less says what the gate takes from each end.
+func (t Timing) validatePulse(fault func(ok bool, format string, args ...any), less string) {
+	switch {
+	case t.Pulse == 0 && t.PulseBound == 0:
+		return
+	case t.Pulse == 0 || t.PulseBound == 0:
+		fault(false, "pulse %v and pulse_bound %v: neither is of use without the other", t.Pulse, t.PulseBound)
+		return
+	}
+	fault(t.Layer == Gate, "pulse needs the kernel lease gate: the lifetime of an address is counted in whole seconds")
+	fault(t.Pulse >= minPulse, "pulse %v is below %v", t.Pulse, minPulse)
+	fault(t.Pulse*3 <= t.PulseBound-t.Layer.early(), "pulse %v x 3 exceeds pulse_bound %v%s: two lost pulses would shut the gate", t.Pulse, t.PulseBound, less)
+	fault(t.PulseBound <= t.Duration, "pulse_bound %v exceeds duration %v, which ends the lease anyway", t.PulseBound, t.Duration)
 }
 
 // minPulse is the least time between two pulses.

@@ -127,8 +127,8 @@ func TestTimingsThatDoNotAddUpAreRefused(t *testing.T) {
 		"as far as it goes":                       {Fast, Gate, Overrides{Pulse: 26666 * time.Microsecond, PulseBound: 125 * time.Millisecond}, [2]time.Duration{26666 * time.Microsecond, 125 * time.Millisecond}, ""},
 		"a bound of the whole lease":              {Fast, Gate, Overrides{PulseBound: 900 * time.Millisecond}, [2]time.Duration{20 * time.Millisecond, 900 * time.Millisecond}, ""},
 		"lan with pulses":                         {LAN, Gate, Overrides{Pulse: 50 * time.Millisecond, PulseBound: 300 * time.Millisecond}, [2]time.Duration{50 * time.Millisecond, 300 * time.Millisecond}, ""},
-		"lan with half of what pulses need":       {LAN, Gate, Overrides{Pulse: 50 * time.Millisecond}, [2]time.Duration{}, "exceeds pulse_bound 0s"},
-		"lan with the other half":                 {LAN, Gate, Overrides{PulseBound: 300 * time.Millisecond}, [2]time.Duration{}, "pulse 0s is below 5ms"},
+		"lan with half of what pulses need":       {LAN, Gate, Overrides{Pulse: 50 * time.Millisecond}, [2]time.Duration{}, "pulse 50ms and pulse_bound 0s: neither is of use without the other"},
+		"lan with the other half":                 {LAN, Gate, Overrides{PulseBound: 300 * time.Millisecond}, [2]time.Duration{}, "pulse 0s and pulse_bound 300ms: neither"},
 		"the lifetime has none, whatever is said": {Fast, Address, Overrides{Pulse: 20 * time.Millisecond, PulseBound: 125 * time.Millisecond}, [2]time.Duration{}, ""},
 	} {
 		d, err := Derive(c.p, c.l, c.o)
