@@ -31,8 +31,8 @@ type View struct {
 	// with its pulses has ended, and answers it no more for as long as one of its leases may last.
 	Lapsed map[string]Lapse
 
-	// Unheard are nodes whose pulses this leader does not answer for a while, because it has said that they have stopped. The gates of
-	// such a node stay shut meanwhile, though it may renew its lease: it is given nothing.
+	// Unheard are nodes whose promise has ended by this leader's own clock, until it hears them again, and those that it does not answer
+	// for a while because it has said so. The gates of such a node may stay shut though it renews its lease: it is given nothing.
 	Unheard map[string]bool
 
 	// Of fencing. Without Voters no node is fenced.

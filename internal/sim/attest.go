@@ -256,11 +256,16 @@ func (l *leader) lapses(now time.Time) map[string]placement.Lapse {
 	return out
 }
 
-// unheard is whom this voter does not answer.
+// unheard is whom this voter does not answer, or has not heard since what it promised has ended.
 func (l *leader) unheard() map[string]bool {
 	out := map[string]bool{}
 	for node := range l.p.voter.ledger.Barred(l.p.m.clock()) { // order-free
 		out[node] = l.p.w.opt.Weak != WeakPulseGiven
+	}
+	for i, lapsed := range l.p.voter.lapsed {
+		if lapsed && l.p.w.opt.Weak != WeakPulseGiven {
+			out[l.p.w.nodes[i].name] = true
+		}
 	}
 	return out
 }

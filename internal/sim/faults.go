@@ -23,6 +23,7 @@ func init() { // not initial values: the table and what it calls refer to each o
 	faults = append(faults, machineFaults...)
 	faults = append(faults, peopleFaults...)
 	faults = append(faults, drainFaults...)
+	faults = append(faults, pulseFaults...)
 	for i, f := range faults {
 		faultAt[f.name] = i
 	}

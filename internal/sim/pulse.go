@@ -364,3 +364,28 @@ func (w *World) withPulse(t lease.Timing) lease.Timing {
 	}
 	return t
 }
+
+var pulseFaults = []fault{
+	{"cut off from some", func(w *World) bool { // and each of those still reaches the others
+		m, way := w.node(), w.prng.IntN(3)
+		some := 0
+		for _, o := range w.nodes {
+			if o == m || w.prng.IntN(2) == 0 {
+				continue
+			}
+			some++
+			set := func(v bool) {
+				if way != 1 {
+					w.net.cut[m.i][o.i] = v
+				}
+				if way != 2 {
+					w.net.cut[o.i][m.i] = v
+				}
+			}
+			set(true)
+			w.log("cut between %s and %s (%d)", m.name, o.name, way)
+			w.after(w.long(), nil, func() { set(false) })
+		}
+		return some > 0
+	}},
+}

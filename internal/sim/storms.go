@@ -73,10 +73,10 @@ func (w *World) drawRegime() {
 	if w.chance(0.25) { // a network that is slow all the time
 		w.net.slow, w.faults.alwaysSlow = w.upTo(w.timing.Duration/2), true
 	}
-	for range len(faults) - len(drainFaults) {
+	for range len(faults) - len(drainFaults) - len(pulseFaults) {
 		w.faults.weights = append(w.faults.weights, w.rng.IntN(4))
 	}
-	w.faults.weights = append(w.faults.weights, make([]int, len(drainFaults))...)
+	w.faults.weights = append(w.faults.weights, make([]int, len(drainFaults)+len(pulseFaults))...)
 	storm := w.opt.Storm
 	if storm == NoStorm && w.chance(0.35) {
 		storm = storms[w.rng.IntN(len(storms))]
@@ -121,12 +121,14 @@ func (w *World) brew(storm Storm) {
 		r.every, only = d, []string{"power cut", "disk full", "leadership moved", "administrator"}
 	case StormPulse:
 		r.every, only = w.between(d/4, 2*d), []string{"isolated", "no way in", "no way out", "one way between two", "loss", "leases late and doubled", "laggard", "agent killed",
-			"agent frozen", "both frozen", "user space frozen", "suspend", "power cut", "leadership moved", "leader frozen and cut off", "configuration applied", "upgrade"}
-		switch w.prng.IntN(4) { // voters that forget
+			"agent frozen", "both frozen", "user space frozen", "suspend", "power cut", "leadership moved", "leader frozen and cut off", "configuration applied", "upgrade", "cut off from some"}
+		switch w.prng.IntN(5) { // voters that forget, voters of which each hears somebody else
 		case 0:
 			only = []string{"agent killed", "one way between two", "leases late and doubled"}
 		case 1:
 			only = []string{"agent killed", "isolated", "no way out"}
+		case 2:
+			only = []string{"cut off from some", "leadership moved"}
 		}
 	case StormDrain:
 		w.brewMoves()
