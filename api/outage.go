@@ -32,6 +32,9 @@ type Load struct {
 	Fall       int           // of that probe; 0: 3
 }
 
+// hot says that the load leaves nothing to the owner alone but addresses.
+func (l Load) hot() bool { return l.StopBudget == 0 && l.Start == 0 && l.Stop == 0 }
+
 // span is a best, typical and worst duration.
 type span [3]time.Duration
 
@@ -47,6 +50,7 @@ var (
 	stepCommit   = span{5 * time.Millisecond, 12 * time.Millisecond, 40 * time.Millisecond}          // one Raft entry on a majority of disks, applied at the owner
 	stepAnnounce = span{5 * time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond}          // address added, neighbours told, first connection
 	stepRelease  = span{3 * time.Millisecond, 8 * time.Millisecond, 30 * time.Millisecond}           // address removed and read back
+	stepAttest   = span{1 * time.Millisecond, 2 * time.Millisecond, 20 * time.Millisecond}           // a question to the voters and its answers
 	stepDecide   = span{0, 5 * time.Millisecond, 20 * time.Millisecond}                              // leader wakes and decides
 	placeCost    = stepDecide.plus(stepCommit).plus(stepAnnounce)                                    // an unowned group appears on its owner
 	moveCost     = stepDecide.plus(stepCommit).plus(stepRelease).plus(stepCommit).plus(stepAnnounce) // release, released, acquire
@@ -62,9 +66,12 @@ func NewTimingReport(t lease.Timing) TimingReport {
 //   - node-loss: the leader last confirmed the owner's lease between 0 and one renewal before the loss and waits out the
 //     takeover wait from there. At worst the owner also led: the new leader counts from its own election, which takes up to three
 //     heartbeat timeouts and one election.
+//     Where the owner has only addresses for itself and promises with pulses, the voters wait for the end of its last promise instead, and
+//     are asked once. That is the best and the typical case; the worst is an owner that promised nothing just then, or also led.
 //   - agent-loss: the address outlives the agent until the kernel's lease of it ends; an agent that is started again before that
 //     re-adopts what runs and nobody notices. At worst it never returns: the address is served for as long as the kernel was armed for
-//     (the whole seconds below the lease, or with the gate nearly all of it), and the rest is as for node-loss.
+//     (the whole seconds below the lease, or with the gate nearly all of it), and the rest is as for node-loss. An agent that was ended
+//     in order has taken its promises back; one that has not leaves gates that shut before another node takes over.
 //   - process-death: an event of the operating system, then a move. At worst the event was lost and the next report, one
 //     renewal later, tells.
 //   - hang: `fall` probes in a row must fail, the last one by its timeout, then a move.
@@ -80,8 +87,19 @@ func Outages(t lease.Timing, l Load) []Outage {
 	wait, start := t.TakeoverWait(l.StopBudget), same(l.Start)
 	election := 3*t.Heartbeat + t.Election
 	lost := span{wait - t.Renew, wait - t.Renew/2, wait + election}.plus(placeCost).plus(start)
+	lostHow := "takeover wait less the age of the last renewal, then commit and announce; worst: the owner also led"
 
 	agent := span{0, 0, wait + election - t.Served()}.plus(span{0, 0, placeCost[2] + l.Start})
+	agentHow := "none if the agent is back within its lease; worst: it never returns and it also led"
+	if t.Pulse > 0 && l.hot() {
+		asked := span{t.PulseWait() - t.Pulse, t.PulseWait() - t.Pulse/2, wait + election}.plus(placeCost)
+		lost = asked.plus(span{stepAttest[0], stepAttest[1], 0})
+		lostHow = "the promise of its last pulse less its age, a question to the voters, commit and announce; worst: takeover wait, it promised nothing just then " +
+			"or also led"
+		agent = span{0, lost[1] - t.PulseServed() - t.Pulse/2, lost[2] - t.PulseServed()}
+		agentHow = "none if it ended in order, or promised nothing and is back within its lease; else its gates shut before another node takes over; " +
+			"worst: it also led"
+	}
 
 	died := stepEvent.plus(span{0, 0, t.Renew}).plus(moveCost).plus(start)
 
@@ -92,8 +110,8 @@ func Outages(t lease.Timing, l Load) []Outage {
 
 	moved := moveCost.plus(start).plus(same(l.Stop))
 	return []Outage{
-		lost.outage("node-loss", "takeover wait less the age of the last renewal, then commit and announce; worst: the owner also led"),
-		agent.outage("agent-loss", "none if the agent is back within its lease; worst: it never returns and it also led"),
+		lost.outage("node-loss", lostHow),
+		agent.outage("agent-loss", agentHow),
 		died.outage("process-death", "event, release, two commits, announce; worst: told by the next renewal"),
 		hung.outage("hang", "probes that must fail in a row, then a move"),
 		moved.outage("planned-move", "release and read back, two commits, announce"),

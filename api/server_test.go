@@ -426,8 +426,15 @@ func TestOutagesAreOrderedAndHoldTheLease(t *testing.T) {
 				t.Errorf("%s: a cold %s is no slower: %+v", p, o.Fault, cold[i])
 			}
 		}
-		if min := timing.TakeoverWait(0) - timing.Renew; hot[0].Fault != "node-loss" || hot[0].Best < min {
-			t.Errorf("%s: %+v promises less than the lease, %v", p, hot[0], min)
+		min := timing.TakeoverWait(0) - timing.Renew
+		if timing.Pulse > 0 {
+			min = timing.PulseWait() - timing.Pulse
+		}
+		if hot[0].Fault != "node-loss" || hot[0].Best < min || cold[0].Best < timing.TakeoverWait(time.Second)-timing.Renew {
+			t.Errorf("%s: %+v, %+v promise less than the lease or the pulse, %v", p, hot[0], cold[0], min)
+		}
+		if worst := timing.TakeoverWait(0) + 3*timing.Heartbeat + timing.Election; hot[0].Worst < worst || hot[1].Worst < hot[0].Worst-timing.Served() {
+			t.Errorf("%s: %+v, %+v say less than what a new leader waits, %v", p, hot[0], hot[1], worst)
 		}
 	}
 	// What the default profile promises, on either layer, and fast with the gate.
@@ -435,7 +442,7 @@ func TestOutagesAreOrderedAndHoldTheLease(t *testing.T) {
 		p    lease.Profile
 		l    lease.Layer
 		loss time.Duration
-	}{{lease.LAN, lease.Address, 2 * time.Second}, {lease.LAN, lease.Gate, time.Second}, {lease.Fast, lease.Gate, 500 * time.Millisecond}} {
+	}{{lease.LAN, lease.Address, 2 * time.Second}, {lease.LAN, lease.Gate, time.Second}, {lease.Fast, lease.Gate, 160 * time.Millisecond}} {
 		timing, _ := lease.Derive(c.p, c.l, lease.Overrides{})
 		for i, limit := range map[int]time.Duration{0: c.loss, 2: 150 * time.Millisecond, 4: 100 * time.Millisecond} {
 			if o := api.Outages(timing, api.Load{})[i]; o.Typical > limit {
@@ -446,6 +453,24 @@ func TestOutagesAreOrderedAndHoldTheLease(t *testing.T) {
 }
 
 var ignoreUnexported = cmpopts.IgnoreUnexported(api.Error{})
+
+// An agent that is killed after it has promised: its gates shut 45 ms before the promise ends, and another node takes over after that.
+func TestTheLossOfAnAgentThatPromisedIsSeen(t *testing.T) {
+	timing, err := lease.Derive(lease.Fast, lease.Gate, lease.Overrides{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gap := timing.PulseWait() - (timing.PulseBound - 45*time.Millisecond)
+	hot := api.Outages(timing, api.Load{})[1]
+	if hot.Fault != "agent-loss" || hot.Best != 0 || hot.Typical < gap || hot.Typical > gap+50*time.Millisecond {
+		t.Errorf("%+v; the gates are shut for %v before anybody may act", hot, gap)
+	}
+	for name, l := range map[string]api.Load{"cold": {Start: time.Millisecond}, "stopped in order": {Stop: time.Millisecond}, "exclusive": {StopBudget: time.Millisecond}} {
+		if o := api.Outages(timing, l)[1]; o.Typical != 0 {
+			t.Errorf("%s: %+v: such a group is not given away by a pulse", name, o)
+		}
+	}
+}
 
 func TestARefusalSurvivesTheWire(t *testing.T) {
 	w := tomcats()

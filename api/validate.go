@@ -150,6 +150,9 @@ func checkKernelLease(st Status) []Check {
 	}
 	if st.Timing.Layer == lease.Gate {
 		out := []Check{finding(VerdictOK, "kernel-lease", "", "gate: a silent node is replaced after %v", st.Timing.TakeoverWait(0))}
+		if st.Timing.Pulse > 0 {
+			out[0].Detail += fmt.Sprintf("; where it has only addresses %v after its last pulse", st.Timing.PulseWait())
+		}
 		for _, n := range without {
 			out = append(out, finding(VerdictFault, "kernel-lease", n.Name, "owns nothing, its kernel does not carry the gate: %s", why(n)))
 		}

@@ -35,11 +35,13 @@ func TestValidate(t *testing.T) {
 			s.Nodes = append(s.Nodes, s.Nodes[1])
 			s.Nodes[3].Name, s.Nodes[3].Voter = "n4", false
 		}, "ok", "member n4: does not vote: 3 others do"},
-		"no voter to spare":                {func(s *api.Status) { s.Quorum.Alive = 2 }, "warn", "quorum : 2 of 3"},
-		"no quorum":                        {func(s *api.Status) { s.Quorum.Alive = 1 }, "fault", "quorum : 1 of 3"},
-		"two versions":                     {func(s *api.Status) { s.Nodes[1].Version = "0.1.0" }, "warn", "version n2: runs 0.1.0"},
-		"lifetime, and who could not":      {func(*api.Status) {}, "ok", "kernel-lease n2: could not carry the gate: no nf_tables"},
-		"lifetime, and all could":          {func(s *api.Status) { gate(s); s.Timing, _ = lease.Derive(lease.LAN, lease.Address, lease.Overrides{}) }, "ok", "kernel-lease : address lifetime: a silent node is replaced after 1.757s; every node carries the gate"},
+		"no voter to spare":           {func(s *api.Status) { s.Quorum.Alive = 2 }, "warn", "quorum : 2 of 3"},
+		"no quorum":                   {func(s *api.Status) { s.Quorum.Alive = 1 }, "fault", "quorum : 1 of 3"},
+		"two versions":                {func(s *api.Status) { s.Nodes[1].Version = "0.1.0" }, "warn", "version n2: runs 0.1.0"},
+		"lifetime, and who could not": {func(*api.Status) {}, "ok", "kernel-lease n2: could not carry the gate: no nf_tables"},
+		"lifetime, and all could":     {func(s *api.Status) { gate(s); s.Timing, _ = lease.Derive(lease.LAN, lease.Address, lease.Overrides{}) }, "ok", "kernel-lease : address lifetime: a silent node is replaced after 1.757s; every node carries the gate"},
+		"gate, and pulses": {func(s *api.Status) { gate(s); s.Timing, _ = lease.Derive(lease.Fast, lease.Gate, lease.Overrides{}) }, "ok",
+			"kernel-lease : gate: a silent node is replaced after 964.5ms; where it has only addresses 125.625ms after its last pulse"},
 		"gate":                             {gate, "ok", "kernel-lease : gate: a silent node is replaced after 964.5ms"},
 		"gate, and one cannot":             {func(s *api.Status) { gate(s); s.Nodes[1].Gate = false }, "fault", "kernel-lease n2: owns nothing"},
 		"gate, and the witness cannot":     {func(s *api.Status) { gate(s); s.Nodes[2].Gate = false }, "ok", "kernel-lease : gate"},

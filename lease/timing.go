@@ -207,6 +207,14 @@ func (t Timing) Served() time.Duration {
 	return (t.Duration - 1).Truncate(time.Second)
 }
 
+// PulseServed is the same for a node that has promised with its pulses, after they have ended; zero: there are no pulses.
+func (t Timing) PulseServed() time.Duration {
+	if t.Pulse == 0 {
+		return 0
+	}
+	return t.PulseBound - gateEarly - t.Pulse
+}
+
 // TakeoverWait is the silence after which what a node owns may be given away: the lease itself on the fastest credible
 // clock, then the slowest layer that enforces its end. stopBudget is the longest kill of an exclusive resource of the
 // group, zero when it has none.

@@ -49,12 +49,12 @@ func (v *timingVerb) run(ctx context.Context) error {
 		return v.printJSON(r)
 	}
 	v.printf("%s  %s\n%s    %s\n\n", v.paint(bold, "Timing profile"), t.Profile, v.paint(bold, "Kernel lease"), kernelLease(t.Layer))
-	values := table{head: []string{"VALUE", "TIME", "MEANING"}}
-	for _, x := range []struct {
+	type value struct {
 		name string
 		d    time.Duration
 		what string
-	}{
+	}
+	all := []value{
 		{"renew", t.Renew, "between two renewals of a node's lease"},
 		{"duration", t.Duration, "a node may act this long after it asked"},
 		{"drift", t.Drift, "how far two clocks may part in that time"},
@@ -65,7 +65,13 @@ func (v *timingVerb) run(ctx context.Context) error {
 		{"election", t.Election, "Raft: a candidate tries again after 1-2x"},
 		{"leader_lease", t.LeaderLease, "Raft: a leader without quorum steps down"},
 		{"takeover_wait", r.TakeoverWait, "silence after which a group is given away"},
-	} {
+	}
+	if t.Pulse > 0 {
+		all = append(all, value{"pulse", t.Pulse, "between two pulses of a node with addresses"},
+			value{"pulse_bound", t.PulseBound, "its gates are shut this long after the last one"})
+	}
+	values := table{head: []string{"VALUE", "TIME", "MEANING"}}
+	for _, x := range all {
 		values.add(x.name, x.d.String(), x.what)
 	}
 	v.render(values)
@@ -84,8 +90,12 @@ func (v *timingVerb) run(ctx context.Context) error {
 	if v.Load.Start > 0 {
 		standby = "cold standby that starts in " + v.Load.Start.String()
 	}
+	least := "takeover_wait."
+	if t.Pulse > 0 {
+		least = "takeover_wait, or, for addresses only, before the voters have waited " + t.PulseWait().String() + " for its next pulse."
+	}
 	v.printf("\n%s\n", wrap("Outages as clients see them, for a "+standby+" on a quiet LAN. Estimates but for the lease: no node "+
-		"acts for a silent one before takeover_wait.", 0, 0))
+		"acts for a silent one before "+least, 0, 0))
 	return nil
 }
 
