@@ -22,13 +22,15 @@ type Pace struct {
 	last    time.Time     // tick
 	calm    time.Time     // not before this
 	backoff time.Duration // of the last trouble
+	shaky   string        // what makes it take a promise back as soon as the voters answer again
 	Trouble string        // what the last one was, for people
 }
 
 // PaceInput is what a node knows at a tick.
 type PaceInput struct {
 	Wanted bool          // the timing has pulses, the gate works, and something is behind it that is held
-	Spare  bool          // so many voters have answered lately that one more may fall silent
+	Heard  bool          // so many voters have answered lately as a promise needs to be prolonged
+	Spare  bool          // and one more
 	Armed  time.Time     // until when a gate may be open by what was armed, by anybody
 	Left   time.Duration // of what the voters' answers allow; of a bound node
 }
@@ -59,43 +61,85 @@ func (p *Pace) Tick(now time.Time, in PaceInput) PulseMode {
 		p.become(PulseFree, now)
 		return p.Mode()
 	}
-	switch {
-	case late:
-		p.trouble(now, "this node stood still for a moment")
-	case p.mode == PulseBound && in.Left < gateEarly+p.slack():
-		p.trouble(now, "answers came late")
-	case p.mode == PulseBound && !in.Spare, p.mode == PulseBinding && !in.Spare && now.Sub(p.since) > 4*p.Pulse:
-		p.trouble(now, "a voter does not answer")
-	case p.mode == PulseBinding && now.Sub(p.since) >= paceTry && !in.Armed.After(now.Add(p.Bound)):
-		p.become(PulseBound, now)
-	case p.Mode() == PulseFree && !now.Before(p.calm):
-		p.become(PulseBinding, now)
+	switch p.Mode() {
+	case PulseFree:
+		p.unbound(now, late)
+	case PulseBinding:
+		p.binding(now, late, in)
+	case PulseBound:
+		p.bound(now, late, in)
 	}
-	if p.mode == PulseBound && now.Sub(p.since) > 2*paceLong {
+	if p.mode == PulseBound && now.Sub(p.since) > 10*p.backoff {
 		p.backoff = 0
 	}
 	return p.Mode()
 }
+
+func (p *Pace) unbound(now time.Time, late bool) {
+	if late { // not quiet yet
+		p.pause(now, p.Trouble, paceStart)
+	} else if !now.Before(p.calm) {
+		p.become(PulseBinding, now)
+	}
+}
+
+func (p *Pace) binding(now time.Time, late bool, in PaceInput) {
+	switch {
+	case late:
+		p.trouble(now, stoodStill)
+	case !in.Spare && now.Sub(p.since) > 4*p.Pulse:
+		p.pause(now, voterSilent, paceStart)
+	case now.Sub(p.since) >= paceTry && !in.Armed.After(now.Add(p.Bound)):
+		p.become(PulseBound, now)
+	}
+}
+
+// bound takes the promise back only while that can be answered. A node that hears nobody is cut off, and if the voters still hear it they
+// would wait for the end of its lease, though its gates are shut.
+func (p *Pace) bound(now time.Time, late bool, in PaceInput) {
+	switch {
+	case late:
+		p.shaky = stoodStill
+	case in.Left < gateEarly+p.slack() && p.shaky == "":
+		p.shaky = "answers came late"
+	case !in.Spare && p.shaky == "":
+		p.shaky = voterSilent
+	}
+	switch {
+	case p.shaky == "" || !in.Heard:
+	case p.shaky == voterSilent:
+		p.pause(now, p.shaky, paceStart)
+	default:
+		p.trouble(now, p.shaky)
+	}
+}
+
+const (
+	stoodStill  = "this node stood still for a moment"
+	voterSilent = "a voter does not answer"
+)
 
 // slack is how late a tick may be, and how much must be left beyond the end that the gate itself needs.
 func (p *Pace) slack() time.Duration { return (p.Bound - gateEarly - p.Pulse) / 2 }
 
 func (p *Pace) become(mode PulseMode, now time.Time) {
 	if p.Mode() != mode {
-		p.mode, p.since = mode, now
+		p.mode, p.since, p.shaky = mode, now, ""
 	}
 }
 
-// trouble takes the promise back, for longer each time; while there is none it only shows that it is not quiet yet.
+// trouble is a machine or a network that is not quiet: the promise is taken back, for longer each time.
 func (p *Pace) trouble(now time.Time, what string) {
-	wait := paceStart
-	if p.Mode() != PulseFree {
-		p.backoff = min(max(2*p.backoff, paceCalm), paceLong)
-		p.Trouble, wait = what, p.backoff
-	}
+	p.backoff = min(max(2*p.backoff, paceCalm), paceLong)
+	p.pause(now, what, p.backoff)
+}
+
+// pause takes the promise back for a while.
+func (p *Pace) pause(now time.Time, what string, wait time.Duration) {
 	if calm := now.Add(wait); calm.After(p.calm) {
 		p.calm = calm
 	}
+	p.Trouble = what
 	p.become(PulseFree, now)
 }
 

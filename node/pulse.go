@@ -117,12 +117,12 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 		p.pace.Pulse, p.pace.Bound = t.Pulse, t.PulseBound
 	}
 	until, free := p.holder.Until(voters, p.n.name)
-	in := lease.PaceInput{Wanted: wanted, Spare: p.spare(voters, now, 3*t.Pulse+t.Pulse/2), Armed: gate.armed, Left: until.Sub(now)}
+	in := lease.PaceInput{Wanted: wanted, Heard: p.answering(voters, now, 9*t.Pulse/4) >= 0, Spare: p.answering(voters, now, 7*t.Pulse/2) > 0, Armed: gate.armed, Left: until.Sub(now)}
 	if free {
 		in.Left = t.PulseBound
 	}
-	before, trouble := p.pace.Mode(), p.pace.Trouble
-	mode := p.pace.Tick(now, in)
+	before := p.pace.Mode()
+	mode, why := p.pace.Tick(now, in), p.pace.Trouble
 	if !wanted {
 		p.pace.Reset()
 	}
@@ -137,11 +137,8 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 	}
 	due := p.due(voters, mode, now, again)
 	p.mu.Unlock()
-	if mode != before {
-		p.n.log.Info("pulses", "mode", mode, "before", before)
-		if mode == lease.PulseFree && wanted {
-			p.n.log.Info("pulses stop for a while: a fault of this node is noticed by the end of its lease until they go on", "why", p.said(trouble))
-		}
+	if before == lease.PulseBound && mode == lease.PulseFree && wanted {
+		p.n.log.Info("pulses stop for a while: until they go on a fault of this node is noticed by the end of its lease", "why", why)
 	}
 	p.beat(ctx, due, mode, gate.armed, t)
 	if mode == lease.PulseBinding {
@@ -151,16 +148,6 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 		return t.Pulse
 	}
 	return p.rest(voters, free)
-}
-
-// said is why the last promise was taken back.
-func (p *pulser) said(before string) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.pace.Trouble != "" {
-		return p.pace.Trouble
-	}
-	return before
 }
 
 // rest is when a node that promises nothing looks again: until all voters have answered that.
@@ -180,17 +167,16 @@ func (p *pulser) rest(voters []string, free bool) time.Duration {
 	return wait
 }
 
-// spare says that so many voters have answered a pulse of the last while that one more may fall silent. The caller holds mu.
-func (p *pulser) spare(voters []string, now time.Time, while time.Duration) bool {
-	need, speak := len(voters)/2+1, 0
+// answering is how many of the voters that a promise needs, beside this one, have answered a pulse of the last while, less that need:
+// 0 is enough, 1 is one to spare. The caller holds mu.
+func (p *pulser) answering(voters []string, now time.Time, while time.Duration) int {
+	speak := -(len(voters)/2 + 1)
 	for _, v := range voters {
-		if l := p.lines[v]; v == p.n.name {
-			need--
-		} else if l != nil && now.Sub(l.heard) <= while {
+		if l := p.lines[v]; v == p.n.name || l != nil && now.Sub(l.heard) <= while {
 			speak++
 		}
 	}
-	return speak > need
+	return speak
 }
 
 // due lists who is sent a pulse now: everybody each time while answers are counted, else who has not answered yet that nothing is

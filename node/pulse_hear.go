@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -162,11 +163,11 @@ func (l *pulseListener) silent() (nodes []string, since map[string]time.Duration
 	return nodes, since
 }
 
-// unheard are the nodes that this voter does not answer for a while.
+// unheard are the nodes whose promise has ended, until they are heard again, and those that this voter does not answer for a while.
 func (l *pulseListener) unheard() map[string]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := map[string]bool{}
+	out := maps.Clone(l.lapsed)
 	for node := range l.ledger.Barred(l.n.clock()) {
 		out[node] = true
 	}
