@@ -211,7 +211,9 @@ func (p *pulser) beat(ctx context.Context, voters []string, mode lease.PulseMode
 		limit = 3 * t.Pulse
 	}
 	p.mu.Lock()
-	p.holder.Armed(armed)
+	if bound > 0 { // not before: what was armed for the lease has been made shorter since
+		p.holder.Armed(armed)
+	}
 	m := p.holder.Beat(bound, p.n.clock())
 	p.mu.Unlock()
 	for _, voter := range voters {

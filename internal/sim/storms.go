@@ -122,13 +122,17 @@ func (w *World) brew(storm Storm) {
 	case StormPulse:
 		r.every, only = w.between(d/4, 2*d), []string{"isolated", "no way in", "no way out", "one way between two", "loss", "leases late and doubled", "laggard", "agent killed",
 			"agent frozen", "both frozen", "user space frozen", "suspend", "power cut", "leadership moved", "leader frozen and cut off", "configuration applied", "upgrade", "cut off from some"}
-		switch w.prng.IntN(5) { // voters that forget, voters of which each hears somebody else
+		switch w.prng.IntN(7) { // voters that forget, voters of which each hears somebody else
 		case 0:
 			only = []string{"agent killed", "one way between two", "leases late and doubled"}
 		case 1:
 			only = []string{"agent killed", "isolated", "no way out"}
 		case 2:
 			only = []string{"cut off from some", "leadership moved"}
+		case 3: // what a lease needs comes, and what a pulse needs does not
+			only = []string{"agent killed", "loss"}
+		case 4: // an owner comes back before anybody can take its groups
+			only = []string{"isolated", "administrator", "user space frozen"}
 		}
 	case StormDrain:
 		w.brewMoves()
