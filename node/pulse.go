@@ -74,7 +74,9 @@ func (p *pulser) capped(voters []string, now time.Time) time.Time {
 	case free && mode == lease.PulseFree:
 		return now.Add(forever)
 	case free:
-		return now.Add(p.pace.Bound)
+		end := now.Add(p.pace.Bound)
+		p.holder.Armed(end) // what the first promise must cover, also where the timing has become shorter meanwhile
+		return end
 	}
 	return until
 }
