@@ -7,6 +7,7 @@ type PulseMode string
 
 const (
 	PulseFree    PulseMode = "free"    // nothing: its gates follow the lease alone
+	PulseTrying  PulseMode = "trying"  // nothing: it looks whether the voters answer in time
 	PulseBinding PulseMode = "binding" // nothing yet: gates are armed in short steps, until what was armed before is over
 	PulseBound   PulseMode = "bound"   // gates are shut PulseBound after the last pulse that enough voters answered
 )
@@ -39,7 +40,7 @@ const (
 	paceStart = 300 * time.Millisecond // after the start of a process, or after it was given something to hold
 	paceCalm  = time.Second            // the least time between trouble and a promise
 	paceLong  = 5 * time.Minute        // the most
-	paceTry   = 300 * time.Millisecond // binding lasts at least so long: the answers of so many pulses have been in time
+	paceTry   = 300 * time.Millisecond // all answers were in time for so long before gates are armed in short steps
 )
 
 // Mode is what was decided last.
@@ -64,6 +65,8 @@ func (p *Pace) Tick(now time.Time, in PaceInput) PulseMode {
 	switch p.Mode() {
 	case PulseFree:
 		p.unbound(now, late)
+	case PulseTrying:
+		p.trying(now, late, in)
 	case PulseBinding:
 		p.binding(now, late, in)
 	case PulseBound:
@@ -79,6 +82,18 @@ func (p *Pace) unbound(now time.Time, late bool) {
 	if late { // not quiet yet
 		p.pause(now, p.Trouble, paceStart)
 	} else if !now.Before(p.calm) {
+		p.become(PulseTrying, now)
+	}
+}
+
+// trying shortens nothing yet: only with a voter to spare is it worth while.
+func (p *Pace) trying(now time.Time, late bool, in PaceInput) {
+	switch {
+	case late:
+		p.pause(now, stoodStill, paceStart)
+	case !in.Spare && now.Sub(p.since) > 5*p.Pulse:
+		p.pause(now, voterSilent, paceCalm)
+	case in.Spare && now.Sub(p.since) >= paceTry:
 		p.become(PulseBinding, now)
 	}
 }
@@ -87,9 +102,9 @@ func (p *Pace) binding(now time.Time, late bool, in PaceInput) {
 	switch {
 	case late:
 		p.trouble(now, stoodStill)
-	case !in.Spare && now.Sub(p.since) > 4*p.Pulse:
+	case !in.Spare:
 		p.pause(now, voterSilent, paceStart)
-	case now.Sub(p.since) >= paceTry && !in.Armed.After(now.Add(p.Bound)):
+	case now.Sub(p.since) > 0 && !in.Armed.After(now.Add(p.Bound)):
 		p.become(PulseBound, now)
 	}
 }

@@ -71,7 +71,7 @@ func (p *pulser) capped(voters []string, now time.Time) time.Time {
 	switch {
 	case !slices.Equal(voters, p.granted):
 		return time.Time{} // the next grant counts as this node does, or this node as the grant
-	case free && mode == lease.PulseFree:
+	case free && (mode == lease.PulseFree || mode == lease.PulseTrying):
 		return now.Add(forever)
 	case free:
 		end := now.Add(p.pace.Bound)
@@ -139,14 +139,12 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 	}
 	due := p.due(voters, mode, now, again)
 	p.mu.Unlock()
-	if before == lease.PulseBound && mode == lease.PulseFree && wanted {
+	if before == lease.PulseBound && mode != before && wanted {
 		p.n.log.Info("pulses stop for a while: until they go on a fault of this node is noticed by the end of its lease", "why", why)
 	}
 	p.beat(ctx, due, mode, gate.armed, t)
-	if mode == lease.PulseBinding {
-		p.extend()
-	}
 	if wanted {
+		p.extend() // for the lease again where a promise was taken back
 		return t.Pulse
 	}
 	return p.rest(voters, free)

@@ -352,9 +352,10 @@ func (w *World) carryPulse(from, to *machine, fn func(p *proc)) {
 
 // drawPulses decides whether a cluster has pulses, and whether the run is made of what matters to them.
 func (w *World) drawPulses() {
-	w.pulses = w.opt.Storm == StormPulse || !w.moving && w.prng.IntN(4) == 0
+	forced := w.opt.Storm == StormPulse || w.opt.Storm == StormForget
+	w.pulses = forced || !w.moving && w.prng.IntN(4) == 0
 	w.patience = []time.Duration{50 * time.Millisecond, 2 * time.Second}[w.prng.IntN(2)]
-	w.beating = w.opt.Storm == StormPulse || w.pulses && w.opt.Storm == NoStorm && w.prng.IntN(2) == 0
+	w.beating = forced || w.pulses && w.opt.Storm == NoStorm && w.prng.IntN(2) == 0
 }
 
 // withPulse takes the pulses out of a timing where the cluster has none: seeds without them run as they did before there were any.

@@ -18,7 +18,7 @@ import (
 var (
 	seeds    = flag.Int("sim.n", 2000, "seeds to run")
 	firstOne = flag.Uint64("sim.seed", 0, "first seed; with -sim.n=1 it is run with its trace")
-	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, edge, pause, timing, freeze, kill, suspend, late, unlucky, power, fence, drain, pulse")
+	stormOne = flag.String("sim.storm", "", "force a storm: moves, mute, edge, pause, timing, freeze, kill, suspend, late, unlucky, power, fence, drain, pulse, forget")
 	traceLen = flag.Int("sim.trace", 120, "newest events to print of a seed that fails")
 	weakOne  = flag.String("sim.weak", "", "weaken the code on purpose")
 )
@@ -144,14 +144,14 @@ func TestWeakenedCodeIsCaught(t *testing.T) {
 		{WeakFence, StormFence},
 		{WeakPulseT0, StormPulse},
 		{WeakPulseNoBar, StormPulse},
-		{WeakPulseBars, StormPulse},
+		{WeakPulseBars, StormForget},
 		{WeakPulseCap, StormPulse},
 		{WeakPulseEarly, StormPulse},
 		{WeakPulseHeritage, StormPulse},
 		{WeakPulseAdopt, StormPulse},
 		{WeakPulseProof, StormPulse},
 		{WeakPulseOne, StormPulse},
-		{WeakPulseVoter, StormPulse},
+		{WeakPulseVoter, StormForget},
 		{WeakPulseGiven, StormPulse},
 		{WeakPulseHold, StormPulse},
 		{WeakDrainOpen, StormDrain},

@@ -25,6 +25,7 @@ const (
 	StormPower   Storm = "power"   // machines lose power, disks are full, leadership moves
 	StormFence   Storm = "fence"   // owners fall silent, and fence devices lie, fail and take their time
 	StormPulse   Storm = "pulse"   // owners with pulses fall silent, stop, and come back; not among storms either
+	StormForget  Storm = "forget"  // the part of it in which voters are started again
 	StormDrain   Storm = "drain"   // groups move while connections are open; not among storms: it is drawn by itself
 )
 
@@ -84,7 +85,7 @@ func (w *World) drawRegime() {
 	if w.moving {
 		storm = StormDrain
 	}
-	if w.beating {
+	if w.beating && storm != StormForget {
 		storm = StormPulse
 	}
 	w.brew(storm)
@@ -119,10 +120,14 @@ func (w *World) brew(storm Storm) {
 		r.every, r.unlucky, only = 4*d, 0.05, []string{"administrator"}
 	case StormPower:
 		r.every, only = d, []string{"power cut", "disk full", "leadership moved", "administrator"}
-	case StormPulse:
+	case StormPulse, StormForget:
 		r.every, only = w.between(d/4, 2*d), []string{"isolated", "no way in", "no way out", "one way between two", "loss", "leases late and doubled", "laggard", "agent killed",
 			"agent frozen", "both frozen", "user space frozen", "suspend", "power cut", "leadership moved", "leader frozen and cut off", "configuration applied", "upgrade", "cut off from some"}
-		switch w.prng.IntN(7) { // voters that forget, voters of which each hears somebody else
+		kinds := 7
+		if storm == StormForget {
+			kinds = 2
+		}
+		switch w.prng.IntN(kinds) { // voters that forget, voters of which each hears somebody else
 		case 0:
 			only = []string{"agent killed", "one way between two", "leases late and doubled"}
 		case 1:
