@@ -53,7 +53,9 @@ const (
 	WeakPulseHold     Weak = "a node is answered again before its leases are over"
 	WeakPulseGiven    Weak = "a node whose gates stay shut is given groups"
 	WeakPulseOne      Weak = "the leader alone proves that a pulse has stopped"
-	WeakPulseVoter    Weak = "a promise to a former process of a voter is heard by the next"
+	// WeakPulseVoter is found in one of some thousands of clusters only, because every answer of a new process of a voter makes the node say
+	// again what it promises: package lease tests it.
+	WeakPulseVoter Weak = "a promise to a former process of a voter is heard by the next"
 
 	WeakDrainLayer Weak = "a change of the layer takes the gate from an address that was given away"
 )

@@ -70,7 +70,7 @@ func later(a, b time.Time) time.Time {
 // quietFor is how long a node waits before it promises again.
 func (u *pulser) quietFor() time.Duration {
 	w := u.p.w
-	if !w.pulses || w.prng.IntN(4) == 0 {
+	if !w.pulses || w.opt.Storm != StormForget && w.prng.IntN(4) == 0 {
 		return 0
 	}
 	return time.Duration(w.prng.Int64N(int64(w.patience)))
@@ -355,6 +355,9 @@ func (w *World) drawPulses() {
 	forced := w.opt.Storm == StormPulse || w.opt.Storm == StormForget
 	w.pulses = forced || !w.moving && w.prng.IntN(4) == 0
 	w.patience = []time.Duration{50 * time.Millisecond, 2 * time.Second}[w.prng.IntN(2)]
+	if w.opt.Storm == StormForget {
+		w.patience = 2 * time.Second
+	}
 	w.beating = forced || w.pulses && w.opt.Storm == NoStorm && w.prng.IntN(2) == 0
 }
 

@@ -46,7 +46,7 @@ func newWorld(o Options) *World {
 	w.timings = append(w.timings, w.timing)
 	w.drawRegime()
 	n := 3
-	if w.chance(0.2) || w.beating && w.prng.IntN(3) == 0 {
+	if w.chance(0.2) || w.beating && w.prng.IntN(3) == 0 && w.opt.Storm != StormForget {
 		n = maxNodes
 	}
 	witness := w.chance(0.5)

@@ -125,7 +125,7 @@ func (w *World) brew(storm Storm) {
 			"agent frozen", "both frozen", "user space frozen", "suspend", "power cut", "leadership moved", "leader frozen and cut off", "configuration applied", "upgrade", "cut off from some"}
 		kinds := 7
 		if storm == StormForget {
-			kinds = 2
+			kinds, r.every = 2, d/3
 		}
 		switch w.prng.IntN(kinds) { // voters that forget, voters of which each hears somebody else
 		case 0:
