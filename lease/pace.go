@@ -116,7 +116,7 @@ func (p *Pace) bound(now time.Time, late bool, in PaceInput) {
 	case late:
 		p.shaky = stoodStill
 	case in.Left < gateEarly+p.slack() && p.shaky == "":
-		p.shaky = "answers came late"
+		p.shaky = answersLate
 	case !in.Spare && p.shaky == "":
 		p.shaky = voterSilent
 	}
@@ -132,6 +132,7 @@ func (p *Pace) bound(now time.Time, late bool, in PaceInput) {
 const (
 	stoodStill  = "this node stood still for a moment"
 	voterSilent = "a voter does not answer"
+	answersLate = "answers came late"
 )
 
 // slack is how late a tick may be, and how much must be left beyond the end that the gate itself needs.
