@@ -80,6 +80,7 @@ type NodeStatus struct {
 	Lease     time.Duration  `json:"lease_ns"`          // what is at least left of its lease; 0: none
 	Groups    []string       `json:"groups,omitempty"`  // that it owns
 	Release   string         `json:"release,omitempty"` // by which layers its lease is enforced
+	Pulse     string         `json:"pulse,omitempty"`   // "bound": it is replaced by its pulse; else why only by the end of its lease. Empty: no pulses, or it holds nothing
 	Gate      bool           `json:"gate"`              // its kernel carries the gate
 	NoGate    string         `json:"no_gate,omitempty"` // why not
 	Config    uint64         `json:"config,omitempty"`  // version of the configuration that it follows; 0: unknown

@@ -160,4 +160,4 @@ func (p *Pace) pause(now time.Time, what string, wait time.Duration) {
 }
 
 // Reset forgets the last tick: the ticks paused, and a long pause is no trouble.
-func (p *Pace) Reset() { p.last = time.Time{} }
+func (p *Pace) Reset() { p.last, p.Trouble = time.Time{}, "" }

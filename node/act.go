@@ -94,6 +94,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 	}
 	plan.Report.Gate, plan.Report.NoGate = n.gate.carries()
 	plan.Report.Config, plan.Report.Retime = n.slots.following(), n.awaitsStart()
+	plan.Report.Pulse = n.pulser.says()
 	plan.Report.Layers, plan.Report.Reset = n.layers, n.resetWithin()
 	n.slots.drainReports(plan.Report)
 	n.ladder.heard(n.deadMan.Told())

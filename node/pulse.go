@@ -1,12 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
 	"time"
 
 	"hacluster/lease"
+	"hacluster/placement"
 )
 
 const (
@@ -139,6 +141,9 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 	}
 	due := p.due(voters, mode, now, again)
 	p.mu.Unlock()
+	if mode != before && (mode == lease.PulseBound || before == lease.PulseBound) {
+		p.n.wakeAct() // to report it
+	}
 	if before == lease.PulseBound && mode != before && wanted {
 		p.n.log.Info("pulses stop for a while: until they go on a fault of this node is noticed by the end of its lease", "why", why)
 	}
@@ -148,6 +153,23 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 		return t.Pulse
 	}
 	return p.rest(voters, free)
+}
+
+// says is what the report says of the pulses.
+func (p *pulser) says() string {
+	b := p.n.gate.behind()
+	if p.n.timing().Pulse == 0 || b.held == 0 {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case !b.works:
+		return "the gate does not work"
+	case p.pace.Mode() == lease.PulseBound:
+		return placement.PulseBound
+	}
+	return cmp.Or(p.pace.Trouble, "it has just begun")
 }
 
 // rest is when a node that promises nothing looks again: until all voters have answered that.

@@ -104,6 +104,7 @@ func (n *Node) nodeStatus(st placement.State, since map[string]time.Duration, re
 			ns.State, ns.Flags = "down", append(ns.Flags, "must-rejoin")
 		}
 		if node.Role == placement.RoleMember {
+			ns.Pulse = reports[name].Pulse
 			ns.Release = reports[name].Layers // of the others nothing is known without a leader
 			if name == n.name {
 				ns.Release = n.layers

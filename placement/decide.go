@@ -252,7 +252,11 @@ func (d *decider) withheld(g GroupPolicy, gs GroupState) bool {
 // runOut is the evidence that the owner can no longer act.
 func (d *decider) runOut(g GroupPolicy, gs GroupState) string {
 	if silent := d.silent(gs.Owner); silent >= d.wait(g) {
-		return fmt.Sprintf("%s has not renewed its lease for %s (takeover wait %s)", gs.Owner, atLeast(silent), d.wait(g))
+		text := fmt.Sprintf("%s has not renewed its lease for %s (takeover wait %s)", gs.Owner, atLeast(silent), d.wait(g))
+		if pulse := d.v.Nodes[gs.Owner].Report.Pulse; g.OnPulse && pulse != "" && pulse != PulseBound {
+			text += "; its pulse proved nothing sooner: " + pulse
+		}
+		return text
 	}
 	return fmt.Sprintf("%s was proven to hold nothing of epoch %d, and was not granted it again", gs.Owner, gs.Epoch)
 }

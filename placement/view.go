@@ -61,6 +61,9 @@ type NodeView struct {
 	Report    Report
 }
 
+// PulseBound is what a node says that has promised, with its pulses, that its gates are shut soon after the last one.
+const PulseBound = "bound"
+
 // Report is what a node says of itself with each renewal.
 type Report struct {
 	Node    string                 `json:"node"`
@@ -72,6 +75,7 @@ type Report struct {
 	Leaving bool                   `json:"leaving,omitempty"`
 	Gate    bool                   `json:"gate,omitempty"`    // its kernel carries the gate (kernel lease in milliseconds)
 	NoGate  string                 `json:"no_gate,omitempty"` // why not, for people
+	Pulse   string                 `json:"pulse,omitempty"`   // PulseBound: its gates are shut soon after its last pulse; else why it promises nothing. Empty: there are no pulses, or it holds nothing
 	Unsure  string                 `json:"unsure,omitempty"`  // why the end of its lease may not end an exclusive resource here; empty: it does
 	Groups  map[string]GroupReport `json:"groups,omitempty"`
 	Layers  string                 `json:"layers,omitempty"` // by which the end of its lease is enforced there, in words
