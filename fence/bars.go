@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // Bars is a small file, in memory, that outlives the process: the nodes whose pulses this voter does not answer, and until when
 // (lease/DESIGN.md, "Takeover by pulse"). After a reboot none is left: it takes longer than a bar.
 type Bars struct {
-	Lost bool // there was no file that could be read: a process before may have barred somebody
+	Lost bool // there was no file that could be read: a process before may have barred somebody. Keep says who is barred instead
 
 	path, boot string
 }
@@ -23,10 +24,14 @@ type Bars struct {
 // BarsPath is the file beside an agent's control socket.
 func BarsPath(socket string) string { return filepath.Join(filepath.Dir(socket), "bars") }
 
+// Everybody stands in the file for all nodes.
+const Everybody = "*"
+
 // maxBars bounds the file, in bytes.
 const maxBars = 1 << 20
 
-// OpenBars reads what the process before this one left, and makes sure that the next one finds a file.
+// OpenBars reads what the process before this one left. A file that is lost stays so until the first Keep: else the next process, if it comes
+// soon, would take an empty one for the word of the process before both.
 func OpenBars(path string, now time.Time) (Bars, map[string]time.Time, error) {
 	b := Bars{path: path, boot: boottime.ID()}
 	text, err := os.ReadFile(path)
@@ -44,6 +49,9 @@ func OpenBars(path string, now time.Time) (Bars, map[string]time.Time, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return b, known, err
 	}
+	if b.Lost {
+		return b, nil, nil
+	}
 	return b, known, b.Keep(known)
 }
 
@@ -55,9 +63,9 @@ func ParseBars(text, boot string) (map[string]time.Time, bool) {
 	}
 	out := map[string]time.Time{}
 	for _, line := range lines[1 : len(lines)-1] {
-		var node string
-		var ns int64
-		if n, err := fmt.Sscanf(line, "%s %d", &node, &ns); n != 2 || err != nil || ns <= 0 {
+		node, end, _ := strings.Cut(line, " ")
+		ns, err := strconv.ParseInt(end, 10, 64)
+		if _, twice := out[node]; err != nil || ns <= 0 || node == "" || twice {
 			return nil, false
 		}
 		out[node] = time.Unix(0, ns).UTC()

@@ -40,7 +40,8 @@ func newListener(n *Node, boot string) *pulseListener {
 	now := n.clock()
 	bars, known, err := fence.OpenBars(fence.BarsPath(n.cfg.Socket), now)
 	n.logError("the file of nodes that are not answered", err)
-	l.bars = bars
+	l.bars, l.deaf = bars, known[fence.Everybody]
+	delete(known, fence.Everybody)
 	for node, until := range known {
 		l.ledger.Bar(node, until)
 	}
@@ -48,14 +49,19 @@ func newListener(n *Node, boot string) *pulseListener {
 }
 
 // settle keeps this voter silent for as long as a bar lasts, where a process before it may have barred somebody and left nothing that says
-// whom.
+// whom; also if that process ends before it is over.
 func (l *pulseListener) settle(fresh bool) {
-	if !l.bars.Lost || fresh {
+	if !l.bars.Lost {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.deaf = l.n.clock().Add(l.n.barFor(l.n.raft.State().Floor))
+	barred := map[string]time.Time{}
+	if !fresh {
+		l.deaf = l.n.clock().Add(l.n.barFor(l.n.raft.State().Floor))
+		barred[fence.Everybody] = l.deaf
+	}
+	l.n.logError("the file of nodes that are not answered", l.bars.Keep(barred))
 }
 
 // barFor is how long a node is not answered after it was said that its promise has ended: until the proof is used, and then until every
