@@ -161,7 +161,8 @@ func (h *PulseHolder) Heard(voter string) time.Time {
 // PulseLedger is a voter's half: which promises it has answered, and which nodes it answers no more because it has said that theirs
 // have ended. The zero value hears nobody. Not safe for concurrent use. Instants are the voter's own boot-time clock.
 type PulseLedger struct {
-	Boot   string // of this process, random; required. Every answer says it (PulseHolder.Met)
+	Boot   string        // of this process, random; required. Every answer says it (PulseHolder.Met)
+	Drift  time.Duration // how far two clocks may part within a second; 0: 5 ms
 	nodes  map[string]*pulseOf
 	barred map[string]time.Time
 }
@@ -202,7 +203,7 @@ func (l *PulseLedger) Hear(node string, p Pulse, now time.Time) bool {
 		return false
 	}
 	n.seq, n.bound, n.heard = p.Seq, p.Bound > 0, now
-	if end := now.Add(p.Bound + pulseDrift(p.Bound)); n.bound && end.After(n.ends) {
+	if end := now.Add(p.Bound + pulseDrift(p.Bound, l.Drift)); n.bound && end.After(n.ends) {
 		n.ends = end
 	}
 	return true
@@ -211,8 +212,10 @@ func (l *PulseLedger) Hear(node string, p Pulse, now time.Time) bool {
 // maxBound is the longest promise that is heard; the next one after it would come from another program.
 const maxBound = time.Hour
 
-// pulseDrift is how far two clocks may part within a promise.
-func pulseDrift(bound time.Duration) time.Duration { return bound / 200 }
+// pulseDrift is how far two clocks may part within a promise, never less than what is assumed where nothing is configured.
+func pulseDrift(bound, perSecond time.Duration) time.Duration {
+	return max(bound/200, time.Duration(float64(bound)*perSecond.Seconds()))
+}
 
 // Ends is when the last promise of a node ends; false: there is none, because it has made none to this process of the voter, or has
 // taken it back.

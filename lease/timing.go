@@ -191,7 +191,14 @@ const minPulse = 5 * time.Millisecond
 
 // PulseWait is how long a voter waits after a pulse before it says that its promise has ended; zero: there are no pulses. The gate shuts
 // before the promise ends, so nothing but the drift of the clocks is added.
-func (t Timing) PulseWait() time.Duration { return t.PulseBound + pulseDrift(t.PulseBound) }
+func (t Timing) PulseWait() time.Duration {
+	return t.PulseBound + pulseDrift(t.PulseBound, t.DriftPerSecond())
+}
+
+// DriftPerSecond is Drift as a rate.
+func (t Timing) DriftPerSecond() time.Duration {
+	return time.Duration(float64(t.Drift) / t.Duration.Seconds())
+}
 
 // LeaderLossWorst is the longest a node goes without renewal when the leader dies: the renewal just missed, detection, one
 // election round. hashicorp/raft does not restart a follower's timer (1-2x heartbeat) at each contact but asks at its end

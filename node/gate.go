@@ -49,6 +49,7 @@ type gatekeeper struct {
 	shuts    map[netip.Addr]time.Time // when the kernel shuts it, as it was told last: with that lease, or sooner where pulses say so
 	legacy   time.Time                // until when one may be open by what the process before this one told it
 	cap      func() time.Time         // until when a gate may be armed now, whatever the lease says; nil: as long as that
+	promised func() bool              // a promise of the pulses stands: nothing leaves the gate meanwhile; optional
 	first    func()                   // called when something stands behind an open gate and nothing did before; optional
 	coarse   map[netip.Addr]bool      // its lifetime in the kernel may go on behind the end of the lease
 	seen     map[netip.Addr]bool      // whether it was open when the kernel was asked last

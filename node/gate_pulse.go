@@ -97,3 +97,10 @@ func (g *gatekeeper) allows(until time.Time) time.Time {
 	}
 	return g.within(until)
 }
+
+// follows has the gates armed no longer than the pulses allow.
+func (g *gatekeeper) follows(p *pulser) {
+	if g.none == nil {
+		g.cap, g.first, g.promised = p.cap, p.kick, p.stands
+	}
+}

@@ -136,6 +136,7 @@ func (g *gatekeeper) dismiss(fronts []front) {
 		f, ok := known[a]
 		switch {
 		case !ok && g.isHere(a): // the sweep removes it
+		case ok && g.promised != nil && g.promised(): // it is in front of something that serves, or may
 		case !ok, !g.wanted && f.absent, !g.wanted && !g.coarse[a] && !f.until.IsZero():
 			leave = append(leave, a)
 		}

@@ -91,6 +91,10 @@ func (l *leader) grant(node string, m renewal) (*lease.Grant, error) {
 	if _, member := st.Nodes[node]; !member {
 		return nil, fmt.Errorf("node %s is not a member", node)
 	}
+	duration := l.covered.by(st, l.n.timing())
+	if duration <= 0 {
+		return nil, errUncovered
+	}
 	owned := map[string]uint64{}
 	for group, gs := range st.Groups {
 		if gs.Owner == node {
@@ -106,7 +110,7 @@ func (l *leader) grant(node string, m renewal) (*lease.Grant, error) {
 	if news {
 		l.kick()
 	}
-	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: l.n.timing().Duration, Voters: voters}, nil
+	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: duration, Voters: voters}, nil
 }
 
 // writeOff makes sure that no grant lists what a node owns any more, once no lease of it can be left; until then it returns

@@ -57,6 +57,7 @@ type leader struct {
 	seen     map[string]time.Time
 	fencing  *fencing // nil: as ledger
 
+	covered covered
 	voters  []string              // as counted last, sorted
 	counted time.Time             // since when they are the same
 	lapses  map[string]lapseProof // nodes whose promise has ended

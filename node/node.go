@@ -90,6 +90,7 @@ type Node struct {
 	renewer  *renewer
 	pulser   *pulser
 	listener *pulseListener
+	voting   func() []string // tests only: who votes; nil: as Raft says
 	leader   *leader
 	fences   *devices
 	tickles  *tickles
@@ -175,9 +176,7 @@ func Open(o Options) (_ *Node, err error) {
 	n.renewer, n.leader = newRenewer(n, boottime.NewSuspend(o.asleep)), newLeader(n)
 	n.renewer.start.begun = begun
 	n.pulser = newPulser(n, n.renewer.boot)
-	if n.gate.none == nil {
-		n.gate.cap, n.gate.first = n.pulser.cap, n.pulser.kick
-	}
+	n.gate.follows(n.pulser)
 	n.listener = newListener(n, n.renewer.boot)
 	n.fences, n.tickles = &devices{n: n}, newTickles(n, n.renewer.boot)
 	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer,

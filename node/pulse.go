@@ -71,7 +71,7 @@ func (p *pulser) capped(voters []string, now time.Time) time.Time {
 	until, free := p.holder.Until(voters, p.n.name)
 	mode := p.pace.Mode()
 	switch {
-	case !slices.Equal(voters, p.granted):
+	case len(p.granted) > 0 && !slices.Equal(voters, p.granted): // none are named by a leader that knows no pulses, and gives nothing away by them
 		return time.Time{} // the next grant counts as this node does, or this node as the grant
 	case free && (mode == lease.PulseFree || mode == lease.PulseTrying):
 		return now.Add(forever)
@@ -291,6 +291,13 @@ func (p *pulser) answered(voter string, l *pulseLine, m lease.Pulse, sent time.T
 	}
 }
 
+// stands says that this process has promised something that it has not taken back yet.
+func (p *pulser) stands() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.promised
+}
+
 // became notes whether the node is free. The caller holds mu.
 func (p *pulser) became() {
 	_, free := p.holder.Until(p.n.voters(), p.n.name)
@@ -334,6 +341,9 @@ func (p *pulser) end(ctx context.Context) {
 
 // voters are the names of those who vote, sorted, as this node knows them; the newest configuration counts, committed or not.
 func (n *Node) voters() (out []string) {
+	if n.voting != nil {
+		return n.voting()
+	}
 	if n.raft == nil {
 		return nil
 	}

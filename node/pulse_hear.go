@@ -81,6 +81,7 @@ func (l *pulseListener) hear(peer string, p lease.Pulse) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.n.clock()
+	l.ledger.Drift = l.n.timing().DriftPerSecond()
 	if now.Before(l.deaf) || !l.ledger.Hear(peer, p, now) {
 		return false
 	}

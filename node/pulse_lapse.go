@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,8 +15,9 @@ const proveAgain = 20 * time.Millisecond
 
 // lapseProof is what the voters attested.
 type lapseProof struct {
-	asked  time.Time // before the first of them was
-	voters []string  // of which they are a quorum
+	asked  time.Time     // before the first of them was
+	voters []string      // of which they are a quorum
+	bar    time.Duration // for so long they do not answer the node
 	lapse  placement.Lapse
 }
 
@@ -131,21 +133,17 @@ func (l *leader) attested(ctx context.Context, node string, term uint64) bool {
 	if !lease.AttestedBy(voters, node, with()) || !l.n.listener.attest(ctx, attest{Node: node, Term: term, Bar: bar}) {
 		return false
 	}
-	l.proven(node, term, asked, voters, with())
+	l.proven(node, term, lapseProof{asked: asked, voters: voters, bar: bar}, with())
 	return true
 }
 
 // proven keeps what was attested and has it decided by.
-func (l *leader) proven(node string, term uint64, asked time.Time, voters []string, by map[string]bool) {
+func (l *leader) proven(node string, term uint64, proof lapseProof, by map[string]bool) {
 	_, since := l.n.listener.silent()
 	l.mu.Lock()
 	if l.ledger != nil && l.term == term {
-		lapse := placement.Lapse{Silent: since[node], Bound: l.n.timing().PulseBound}
-		for v := range by {
-			lapse.By = append(lapse.By, v)
-		}
-		slices.Sort(lapse.By)
-		l.lapses[node] = lapseProof{asked: asked, voters: voters, lapse: lapse}
+		proof.lapse = placement.Lapse{Silent: since[node], Bound: l.n.timing().PulseBound, By: slices.Sorted(maps.Keys(by))}
+		l.lapses[node] = proof
 	}
 	l.mu.Unlock()
 	l.kick()
@@ -158,7 +156,7 @@ func (l *leader) viewLapses(v *placement.View) {
 	v.Lapsed, v.Unheard = map[string]placement.Lapse{}, l.n.listener.unheard()
 	for node, p := range l.lapses {
 		switch {
-		case now.Sub(p.asked) >= proofLasts, !slices.Equal(p.voters, l.countVoters(now)):
+		case now.Sub(p.asked) >= proofLasts, !slices.Equal(p.voters, l.countVoters(now)), p.bar < l.n.barFor(l.n.raft.State().Floor):
 			delete(l.lapses, node)
 		default:
 			v.Lapsed[node] = p.lapse

@@ -80,3 +80,31 @@ func TestAFrozenOwnerIsReplacedWithinItsPulse(t *testing.T) {
 	}
 	t.Logf("frozen to 20 answers of the next owner: %v", took)
 }
+
+// While the owner has promised that its gates will be shut soon, the loss of any one voter costs its clients nothing (L2), nor does a restart of
+// its own agent (L3): it takes the promise back in time.
+func TestRestartsCostABoundOwnerNothing(t *testing.T) {
+	g := newGated(t, `timing = "fast"`)
+	g.quiet("a")
+	p := g.ping(time.Millisecond)
+	defer p.close()
+	for _, node := range []string{"w", "b", "w", "b", "a", "a", "a"} {
+		g.bound("a", "b", "w")
+		g.nodes[node].stop()
+		_, n := p.newest("a")
+		if node != "a" {
+			g.answers(p, "a", n+500) // longer than a promise lasts
+		}
+		g.nodes[node].start()
+		g.until(node+" is up", func() error {
+			if st, err := g.nodes["w"].client.Status(t.Context()); err != nil || st.Quorum.Alive < 3 {
+				return fmt.Errorf("%+v, %v", st.Quorum, err)
+			}
+			return nil
+		})
+		_, n = p.newest("a")
+		g.answers(p, "a", n+500)
+		t.Logf("%s: longest without an answer so far: %v", node, p.longest())
+	}
+	g.allFrom(p, "a")
+}

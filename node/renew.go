@@ -204,12 +204,12 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 		r.granted = make(chan struct{})
 		r.lastErr = ""
 		r.granting(m)
+		if r.n.pulser != nil { // with the lease, which nobody can use before
+			r.n.pulser.counted(grant.Voters)
+		}
 	}
 	r.mu.Unlock()
 	if confirmed {
-		if r.n.pulser != nil {
-			r.n.pulser.counted(grant.Voters)
-		}
 		r.start.reach(&r.start.lease, r.n.clock())
 		r.n.wakeAct()
 	}

@@ -38,6 +38,9 @@ func (n *Node) status() api.Status {
 		s.Groups = append(s.Groups, gs)
 	}
 	s.Warnings = append(gateWarnings(s, st.Policy.NeedsGate), warnings(s, reports)...)
+	if short := shortBy(st, s.Timing); short > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("leases are shorter by %v than this version of had derives them, because the configuration was applied by another: run hactl apply with the same file", short))
+	}
 	if len(st.Events) > 0 {
 		s.LastEvent = &st.Events[len(st.Events)-1]
 	}
