@@ -175,8 +175,9 @@ func Open(o Options) (_ *Node, err error) {
 	}
 	n.renewer, n.leader = newRenewer(n, boottime.NewSuspend(o.asleep)), newLeader(n)
 	n.renewer.start.begun = begun
-	n.pulser = newPulser(n, n.renewer.boot)
-	n.gate.follows(n.pulser)
+	if n.pulser, err = newPulser(n, n.renewer.boot); err != nil {
+		return nil, err
+	}
 	n.listener = newListener(n, n.renewer.boot)
 	n.fences, n.tickles = &devices{n: n}, newTickles(n, n.renewer.boot)
 	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer,
@@ -229,11 +230,6 @@ func (n *Node) openRaft() error {
 	}
 	_, err = os.Stat(filepath.Join(n.cfg.DataDir, startedFile))
 	fresh := errors.Is(err, fs.ErrNotExist)
-	defer func() {
-		if n.raft != nil {
-			n.listener.settle(fresh)
-		}
-	}()
 	rc := raft.Config{Name: n.name, DataDir: n.cfg.DataDir, Fresh: fresh, Dialer: n.dialer, Listener: n.mux.Listener(wire.ALPNRaft), Timing: n.timing(),
 		Incarnation: n.id.Incarnation, Log: n.log, Apply: func(s placement.State, c placement.Command) (placement.State, placement.Result) { return s.Apply(c) },
 		Changed: n.changed}
@@ -246,6 +242,7 @@ func (n *Node) openRaft() error {
 		return err
 	}
 	n.opened.Store(n.raft)
+	n.listener.settle(fresh)
 	if st := n.raft.State(); st.Index > 0 && st.Incarnation != n.id.Incarnation {
 		return identity.ErrIncarnation
 	}
@@ -488,6 +485,7 @@ func (n *Node) close() {
 	}
 	n.loops.Wait()
 	n.logError("closing the alarm", n.alarm.Close())
+	n.pulser.close()
 	if n.renewer != nil {
 		n.renewer.will.Close()
 	}

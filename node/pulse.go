@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"hacluster/internal/boottime"
 	"hacluster/lease"
 	"hacluster/placement"
 )
@@ -25,6 +26,7 @@ type pulser struct {
 	wake chan struct{}
 
 	flight sync.WaitGroup
+	alarm  *boottime.Alarm // rings when a promise ends, by a clock that counts suspend; nil: none
 
 	mu       sync.Mutex
 	holder   lease.PulseHolder
@@ -44,8 +46,18 @@ type pulseLine struct {
 	heard time.Time // when the newest one was sent that was answered
 }
 
-func newPulser(n *Node, boot string) *pulser {
-	return &pulser{n: n, wake: make(chan struct{}, 1), holder: lease.PulseHolder{Boot: boot}, lines: map[string]*pulseLine{}, freed: make(chan struct{})}
+func newPulser(n *Node, boot string) (*pulser, error) {
+	p := &pulser{n: n, wake: make(chan struct{}, 1), holder: lease.PulseHolder{Boot: boot}, lines: map[string]*pulseLine{}, freed: make(chan struct{})}
+	n.gate.follows(p)
+	var err error
+	p.alarm, err = boottime.NewAlarm(n.wakeAct)
+	return p, err
+}
+
+func (p *pulser) close() {
+	if p != nil {
+		p.n.logError("closing the alarm of the pulses", p.alarm.Close())
+	}
 }
 
 func (p *pulser) kick() {
@@ -312,6 +324,14 @@ func (p *pulser) became() {
 func (p *pulser) extend() {
 	if p.n.gate.extend() {
 		p.n.wakeAct()
+	}
+	voters := p.n.voters()
+	p.mu.Lock()
+	bound := p.pace.Mode() == lease.PulseBound
+	until, _ := p.holder.Until(voters, p.n.name)
+	p.mu.Unlock()
+	if bound { // after a suspend the gate would be open for as long as it slept: the act loop looks first whether there was one
+		p.n.logError("setting the alarm for the end of a promise", p.alarm.Set(until))
 	}
 }
 
