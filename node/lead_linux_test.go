@@ -75,7 +75,7 @@ func (d *desk) commit(c placement.Command) {
 // renewal is what a node sends now; it reports that it is well and holds nothing.
 func (d *desk) renewal() renewal {
 	d.seq++
-	return renewal{Seq: d.seq, Boot: "boot", Report: placement.Report{Applied: d.raft.State().Index}}
+	return renewal{Seq: d.seq, Boot: "boot", Report: placement.Report{Applied: d.raft.State().Index, Gate: true}}
 }
 
 // renew has a node renew its lease, with a verification round.
