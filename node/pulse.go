@@ -295,9 +295,10 @@ func (p *pulser) answered(voter string, l *pulseLine, m lease.Pulse, sent time.T
 		p.became()
 	}
 	p.mu.Unlock()
-	if news && m.Bound > 0 {
-		p.extend()
-	} else if news {
+	if !news {
+		return
+	}
+	if p.extend(); m.Bound == 0 {
 		p.kick()
 		p.n.wakeAct()
 	}
