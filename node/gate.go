@@ -202,6 +202,9 @@ func (g *gatekeeper) open(a netip.Addr, until time.Time) error {
 
 func (g *gatekeeper) openAll(addrs []netip.Addr, until time.Time) error {
 	end := g.within(until)
+	if !g.clock().Before(end) {
+		return vip.ErrLate
+	}
 	err := g.vips.OpenUntil(addrs, end)
 	if errors.Is(err, vip.ErrNoGate) {
 		g.gone(err)
