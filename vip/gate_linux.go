@@ -298,7 +298,7 @@ func (m *Manager) armGate(addrs []netip.Addr, until time.Time, fresh bool) error
 		return err
 	}
 	// The ticket was made before now, so a transaction that finds it is handled before now + gateTicket.
-	left := until.Sub(boottime.Now()) - gateTicket
+	left := until.Sub(boottime.Now().Add(gateTicket)) // in this order: from the zero time it would be a long time after one subtraction more
 	if left < gateLeast {
 		return ErrLate
 	}

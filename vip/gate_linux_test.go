@@ -220,8 +220,10 @@ func TestMessageUnderWayTooLongIsRefused(t *testing.T) {
 		endsWith(t, w.m1, end)
 		w.m1.gate.stall = nil
 	}
-	if err := w.m1.OpenUntil(w.addrs(), soon(gateTicket)); !errors.Is(err, ErrLate) {
-		t.Errorf("OpenUntil at the end of the lease = %v, want ErrLate", err)
+	for name, end := range map[string]time.Time{"at the end of the lease": soon(gateTicket), "without one": {}, "long after it": time.Unix(-1<<40, 0)} {
+		if err := w.m1.OpenUntil(w.addrs(), end); !errors.Is(err, ErrLate) {
+			t.Errorf("OpenUntil %s = %v, want ErrLate", name, err)
+		}
 	}
 }
 
