@@ -44,7 +44,7 @@ func tests(pkg, run string, args ...string) []command {
 
 // mutants are all of them, in the order of the table.
 func mutants() []mutant {
-	return slices.Concat(leaseMutants, pulseMutants, placementMutants, leaderMutants, nodeMutants, addressMutants, gateMutants, drainMutants, tickleMutants, deadManMutants, fencingMutants, storeMutants)
+	return slices.Concat(leaseMutants, pulseMutants, pulseNodeMutants, placementMutants, leaderMutants, nodeMutants, addressMutants, gateMutants, drainMutants, tickleMutants, deadManMutants, fencingMutants, storeMutants)
 }
 
 // apply gives the weakened text of the mutant's file, which is read below root.
