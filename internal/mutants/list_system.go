@@ -31,7 +31,7 @@ var addressMutants = []mutant{
 		"if err := c.SetDeleteElements(tickets, ticket); err != nil {", "if err := error(nil); err != nil {",
 		tests("vip", "TestMessageUnderWayTooLongIsRefused")},
 	{"gate-no-margin", "the gate is opened for all of the lease, although the message may be under way", "vip/gate_linux.go",
-		"until.Sub(boottime.Now()) - gateTicket", "until.Sub(boottime.Now())",
+		"until.Sub(boottime.Now().Add(gateTicket))", "until.Sub(boottime.Now())",
 		tests("vip", "TestMessageUnderWayTooLongIsRefused")},
 	{"gate-reopened", "a renewal opens a gate that has closed", "vip/gate_linux.go",
 		"return m.arming(addrs, until, false)", "return m.arming(addrs, until, true)",
