@@ -240,11 +240,14 @@ func (g *gatekeeper) shut(a netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.armed, a)
-	delete(g.shuts, a)
 	if g.none != nil || !g.guarded[a] {
+		delete(g.shuts, a)
 		return
 	}
-	if err := g.vips.Shut(a); err != nil && !errors.Is(err, vip.ErrNoGate) {
+	err := g.vips.Shut(a)
+	if err == nil {
+		delete(g.shuts, a) // else it may be open for as long as the kernel was told, and no promise is made meanwhile
+	} else if !errors.Is(err, vip.ErrNoGate) {
 		g.log.Error("shutting the kernel gate", "vip", a, "err", err)
 	}
 }
