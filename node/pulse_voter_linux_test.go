@@ -70,6 +70,7 @@ func newVoter(t *testing.T) *voter {
 
 // start is a process of it.
 func (v *voter) start(boot string, fresh bool) {
+	v.Node.leader.proofs.Wait() // of the process before
 	v.listener = newListener(v.Node, boot)
 	v.listener.settle(fresh)
 }
