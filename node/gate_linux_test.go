@@ -94,7 +94,7 @@ func TestARestartOfTheAgentLosesNothing(t *testing.T) {
 // Somebody takes the whole rule set away, as each restart of nftables.service does: the client does not notice, and the gate
 // is there again within a renewal on the owner, within gateEvery elsewhere.
 func TestAFlushedRuleSetIsMended(t *testing.T) {
-	g := newGated(t, `timing = "fast"`)
+	g := newGated(t, patient)
 	g.quiet("a")
 	p := g.ping(time.Millisecond)
 	defer p.close()

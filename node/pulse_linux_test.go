@@ -14,6 +14,9 @@ import (
 	"hacluster/placement"
 )
 
+// patient has pulses that a busy machine keeps, too: for what must cost the client nothing.
+const patient = "timing = \"fast\"\ntiming_override = { pulse = \"40ms\", pulse_bound = \"400ms\" }"
+
 // bound waits until a node has promised to the others that its gates will be shut soon.
 func (g *gated) bound(node string, voters ...string) {
 	g.t.Helper()
@@ -84,7 +87,7 @@ func TestAFrozenOwnerIsReplacedWithinItsPulse(t *testing.T) {
 // While the owner has promised that its gates will be shut soon, the loss of any one voter costs its clients nothing (L2), nor does a restart of
 // its own agent (L3): it takes the promise back in time.
 func TestRestartsCostABoundOwnerNothing(t *testing.T) {
-	g := newGated(t, `timing = "fast"`)
+	g := newGated(t, patient)
 	g.quiet("a")
 	p := g.ping(time.Millisecond)
 	defer p.close()
