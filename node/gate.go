@@ -53,7 +53,6 @@ type gatekeeper struct {
 	first    func()                   // called when something stands behind an open gate and nothing did before; optional
 	coarse   map[netip.Addr]bool      // its lifetime in the kernel may go on behind the end of the lease
 	seen     map[netip.Addr]bool      // whether it was open when the kernel was asked last
-	left     time.Duration            // of the one that was open longest, when the kernel was asked last
 	looked   time.Time                // when that question was begun
 }
 
@@ -77,7 +76,6 @@ func newGatekeeper(vips *vip.Manager, clock boottime.Clock, log *slog.Logger) *g
 		return g
 	}
 	g.look()
-	g.legacy = g.clock().Add(g.left)
 	for a := range g.guarded {
 		g.coarse[a] = true // as the process before may have left it
 	}
@@ -112,7 +110,7 @@ func (g *gatekeeper) look() {
 		g.log.Warn("the kernel gate does not answer", "err", err)
 		return // no answer is no evidence
 	}
-	g.looked, g.seen, g.left = begun, map[netip.Addr]bool{}, 0
+	g.looked, g.seen = begun, map[netip.Addr]bool{}
 	if err != nil {
 		g.gone(err)
 		return
@@ -120,7 +118,11 @@ func (g *gatekeeper) look() {
 	g.guarded = map[netip.Addr]bool{}
 	for _, e := range entries {
 		g.guarded[e.Address], g.seen[e.Address] = true, e.Alive
-		g.left = max(g.left, e.Left)
+		if _, ours := g.shuts[e.Address]; !ours && e.Alive {
+			if end := g.clock().Add(e.Left); end.After(g.legacy) {
+				g.legacy = end
+			}
+		}
 	}
 }
 

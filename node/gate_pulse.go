@@ -13,7 +13,7 @@ const extendGain = time.Millisecond
 
 // behind is what a pulse may say of the gates of this node.
 type behind struct {
-	works bool      // what is held stands behind a gate that is the kernel lease
+	works bool      // what is held stands behind a gate that is the kernel lease, and the kernel has said what the process before this one left
 	held  int       // addresses that this process has opened and that its lease covers
 	armed time.Time // until when one of them may be open by what the kernel was told last, by any process
 }
@@ -21,7 +21,7 @@ type behind struct {
 func (g *gatekeeper) behind() behind {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	b := behind{works: g.none == nil && g.required && g.up, armed: g.legacy}
+	b := behind{works: g.none == nil && g.required && g.up && !g.looked.IsZero(), armed: g.legacy}
 	for _, end := range g.shuts {
 		if end.After(b.armed) {
 			b.armed = end

@@ -85,9 +85,7 @@ func (l *pulseListener) hear(peer string, p lease.Pulse) bool {
 	if now.Before(l.deaf) || !l.ledger.Hear(peer, p, now) {
 		return false
 	}
-	if l.lapsed[peer] {
-		delete(l.lapsed, peer)
-	}
+	delete(l.lapsed, peer)
 	if p.Bound > 0 {
 		l.kick()
 	}

@@ -49,7 +49,7 @@ func (l *leader) prove(ctx context.Context, node string, term uint64) {
 	}()
 	again := time.NewTicker(proveAgain)
 	defer again.Stop()
-	for l.provable(node, term) && !l.attested(ctx, node, term) {
+	for l.worthProving(node, term) && !(l.provable() && l.attested(ctx, node, term)) {
 		select {
 		case <-ctx.Done():
 			return
@@ -58,8 +58,8 @@ func (l *leader) prove(ctx context.Context, node string, term uint64) {
 	}
 }
 
-// provable says that it is worth while to ask: there is something to take over that the proof is good for, and it can be used.
-func (l *leader) provable(node string, term uint64) bool {
+// worthProving says that there is something to take over that a proof is good for.
+func (l *leader) worthProving(node string, term uint64) bool {
 	nodes, _ := l.n.listener.silent()
 	if !slices.Contains(nodes, node) || !l.n.raft.IsLeader() {
 		return false
@@ -71,12 +71,18 @@ func (l *leader) provable(node string, term uint64) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return on && l.ledger != nil && l.term == term && l.sameVoters(l.n.clock())
+	return on && l.ledger != nil && l.term == term
 }
 
-// sameVoters says that the voters this leader counts have been the same for so long that no lease is left which was granted with others. The
-// caller holds mu.
-func (l *leader) sameVoters(now time.Time) bool {
+// provable says that a proof can be used: the voters that this leader counts have been the same for so long that no lease is left which was
+// granted with others. Until then it is asked again.
+func (l *leader) provable() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger == nil {
+		return false
+	}
+	now := l.n.clock()
 	l.countVoters(now)
 	wait := l.n.barFor(l.n.raft.State().Floor) - proofLasts
 	return now.Sub(l.ledger.Since()) >= wait && now.Sub(l.counted) >= wait

@@ -33,7 +33,7 @@ func newPulsing(t *testing.T) *pulsing {
 	timing.Pulse, timing.PulseBound = time.Second, 6250*time.Millisecond // patient with this machine: the calls run by its clock
 	n.now.Store(&timing)
 	n.voting = func() []string { return []string{"a", "b", "w"} }
-	n.gate = &gatekeeper{clock: n.clock, log: n.log, required: true, up: true, guarded: map[netip.Addr]bool{theVIP.Addr(): true}, armed: map[netip.Addr]time.Time{}, shuts: map[netip.Addr]time.Time{}}
+	n.gate = &gatekeeper{clock: n.clock, log: n.log, required: true, up: true, looked: n.clock(), guarded: map[netip.Addr]bool{theVIP.Addr(): true}, armed: map[netip.Addr]time.Time{}, shuts: map[netip.Addr]time.Time{}}
 	var err error
 	if p.pulser, err = newPulser(n, "p1"); err != nil {
 		t.Fatal(err)
