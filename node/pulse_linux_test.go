@@ -14,8 +14,9 @@ import (
 	"hacluster/placement"
 )
 
-// patient has pulses that a busy machine keeps, too: for what must cost the client nothing.
-const patient = "timing = \"fast\"\ntiming_override = { pulse = \"40ms\", pulse_bound = \"400ms\" }"
+// patient has pulses that a busy machine keeps, too, and a lease that outlasts elections under the race detector: for what must cost the
+// client nothing.
+const patient = "timing = \"fast\"\ntiming_override = { duration = \"3s\", pulse = \"40ms\", pulse_bound = \"400ms\" }"
 
 // bound waits until a node has promised to the others that its gates will be shut soon.
 func (g *gated) bound(node string, voters ...string) {
