@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -257,6 +258,7 @@ func (g *gatekeeper) shut(a netip.Addr) {
 // passes says whether an address on this node can be reached through the gate.
 func (g *gatekeeper) passes(a netip.Addr) (bool, error) {
 	asked := g.clock()
+	runtime.Gosched() // who is about to ask asks now, and shares the answer
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.none != nil {

@@ -2,9 +2,7 @@ package node
 
 import (
 	"errors"
-	"maps"
 	"net/netip"
-	"slices"
 	"time"
 
 	"hacluster/lease"
@@ -28,7 +26,7 @@ func (s *slots) fronts(n *Node, st placement.State, local placement.Local) (all 
 			all = append(all, front{addr: a.spec.Address.Addr(), possible: true}) // it is being taken down
 		}
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(s.live), key.compare) {
+	for _, k := range s.ordered() {
 		a, ok := s.live[k].drv.(*address)
 		if !ok {
 			continue

@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -262,4 +264,29 @@ func TestResumed(t *testing.T) {
 	if n.resumed(); n.resumes.Load() != 1 {
 		t.Errorf("one suspend was noticed %d times", n.resumes.Load())
 	}
+}
+
+// A hundred addresses that ask at the same moment cost a few looks, also with one thread, where each look is over before another
+// goroutine gets a turn.
+func TestQuestionsToTheGateAreShared(t *testing.T) {
+	b := newGateBench(t)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	looks := map[time.Time]bool{}
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			_, err := b.passes(b.a)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			looks[b.looked] = true
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if len(looks) > 20 {
+		t.Errorf("%d looks for a hundred questions", len(looks))
+	}
+	t.Logf("%d looks", len(looks))
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -68,7 +67,7 @@ func (s *slot) guard() {
 // warnings are those of all resources of this node, in order.
 func (s *slots) warnings() []string {
 	out := slices.Clone(s.faults)
-	for _, k := range slices.SortedFunc(maps.Keys(s.live), key.compare) {
+	for _, k := range s.ordered() {
 		sl := s.live[k]
 		sl.mu.Lock()
 		for _, w := range sl.warnings {

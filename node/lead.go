@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -197,12 +196,6 @@ func (l *leader) take(node string, m renewal) error {
 		l.kick()
 	}
 	return nil
-}
-
-// sameReport says that nothing changed that a decision could depend on.
-func sameReport(a, b placement.Report) bool {
-	a.Applied = b.Applied
-	return reflect.DeepEqual(a, b)
 }
 
 // verify waits for a verification round that begins after now.

@@ -73,7 +73,7 @@ func (r *renewer) say(report placement.Report) {
 	r.mu.Lock()
 	old := r.report
 	r.report = report
-	news := !sameReport(old, report)
+	news := !old.Same(report)
 	if news {
 		r.version++
 	}

@@ -64,6 +64,7 @@ type slot struct {
 	abort    context.CancelFunc // of the action under way
 	done     chan struct{}      // closed when it has ended
 	changed  time.Time          // wall clock of the last change of state
+	gathered picture            // what the act loop took up last
 	warnings []string           // about settings of this node, for people
 	last     placement.ResourceState
 }
@@ -145,7 +146,7 @@ func (s *slot) pace() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if verdict, _ := s.fold.Verdict(s.clock()); s.runner == nil || verdict != health.Starting || s.adopted && !s.fold.Refuses() {
-		return statusEvery
+		return s.nextRound()
 	}
 	s.runner.Kick()
 	return startingEvery
@@ -200,7 +201,7 @@ func (s *slot) refresh() {
 	running := s.known && s.status.Running
 	s.mu.Unlock()
 	s.probe(running)
-	s.wake()
+	s.wakeForNews()
 }
 
 // probe starts or ends the probes with the resource.
@@ -234,7 +235,7 @@ func (s *slot) result(r health.Result) {
 	if before != after {
 		s.log.Info("health changed", "verdict", after, "reason", why)
 	}
-	s.wake()
+	s.wakeForNews()
 }
 
 // judge turns what the OS and the probes say into a failure. The caller holds mu.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -41,6 +40,7 @@ type slots struct {
 	version  uint64 // of the configuration they were made from
 	rounds   map[string]uint64
 	live     map[key]*slot
+	listed   listed          // of live
 	waiting  map[key]opening // successors of changed resources
 	retiring []*slot         // changed or removed by a new configuration; stopped with the settings they were started with
 	turned   bool            // what runs here by which settings is no longer what exclusive said last
@@ -77,6 +77,7 @@ func (s *slots) configure(st placement.State) (c config.Cluster, ok bool) {
 			continue
 		}
 		delete(s.live, k)
+		s.listed = listed{}
 		if r, ok := wanted[k]; ok && sameThing(r, old.res) {
 			s.part(old) // only limits and probes differ: the new slot adopts what the old one ran
 			continue
@@ -185,6 +186,7 @@ func (s *slots) open(k key, r config.Resource, possible bool) {
 		}
 	}
 	s.live[k] = sl
+	s.listed = listed{}
 }
 
 // spec completes the settings of a resource with what belongs to this node.
@@ -218,7 +220,7 @@ func (s *slots) local(st placement.State, node string) (out map[string]map[strin
 		if out[k.group] == nil {
 			out[k.group] = map[string]placement.LocalResource{}
 		}
-		out[k.group][k.resource] = sl.local()
+		out[k.group][k.resource] = sl.gather()
 	}
 	for name, gs := range st.Groups {
 		s.rounds[name] = gs.Round
@@ -275,21 +277,6 @@ func (s *slots) leftIn(group string) bool {
 		}
 	}
 	return false
-}
-
-// all are the floating addresses, online or not.
-func (s *slots) all() map[key]*address {
-	out := map[key]*address{}
-	for k, sl := range s.live {
-		if a, ok := sl.drv.(*address); ok {
-			out[k] = a
-		}
-	}
-	return out
-}
-
-func (k key) compare(o key) int {
-	return cmp.Or(cmp.Compare(k.group, o.group), cmp.Compare(k.resource, o.resource))
 }
 
 // exclusive are the settings of what may run on one node only, for the dead man. Of a changed resource these are the ones it was

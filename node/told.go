@@ -62,5 +62,5 @@ func (old reported) says(m renewal) bool {
 	if m.Version > 0 && old.boot == m.Boot && old.version == m.Version {
 		return true
 	}
-	return sameReport(old.report, m.Report)
+	return old.report.Same(m.Report)
 }

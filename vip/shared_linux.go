@@ -1,6 +1,9 @@
 package vip
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
 // shared has one answer of the kernel serve all who asked before the question was put. Each gets what was true after it
 // asked; with a hundred addresses that look after themselves at the same moment the kernel lists them twice, not a hundred
@@ -33,6 +36,7 @@ func (s *shared[T]) get(ask func() (T, error)) (T, error) {
 	if before != nil {
 		<-before.done
 	}
+	runtime.Gosched() // the kernel answers before another goroutine gets a turn: who is about to ask joins now
 	s.mu.Lock()
 	s.running, s.next = mine, nil // whoever comes from here on may know of something newer
 	s.mu.Unlock()

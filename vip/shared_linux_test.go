@@ -2,6 +2,7 @@ package vip
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -58,4 +59,26 @@ func TestOneAnswerServesAllWhoWait(t *testing.T) {
 			t.Errorf("the error of the kernel: %v", err)
 		}
 	})
+}
+
+// In a process with one thread the kernel answers before another goroutine gets a turn. Who is ready to ask joins all the same.
+func TestOneAnswerServesAllWhoAreAboutToAsk(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var s shared[int]
+	var questions atomic.Int64
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			for range 6 { // as one address asks
+				if _, err := s.get(func() (int, error) { return int(questions.Add(1)), nil }); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if n := questions.Load(); n > 60 {
+		t.Errorf("%d questions for 600 that were asked", n)
+	}
+	t.Logf("%d questions", questions.Load())
 }
