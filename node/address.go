@@ -38,6 +38,7 @@ type address struct {
 	log      *slog.Logger
 	lease    leaseSource
 	possible bool // this node may own its group
+	turns    turns
 
 	plans    drainSource            // nil: connections never go on
 	tickles  tickleSource           // nil: nothing is known of a lost owner
@@ -168,12 +169,18 @@ type right struct {
 	life  time.Time // what its lifetime in the kernel is counted from
 }
 
-// right guards the address and waits for a lease that is long enough to add it by.
+// right guards the address and waits for a lease that is long enough to add it by. Without an error it is this address's turn.
 func (a *address) right(ctx context.Context) (r right, err error) {
 	var ok bool
-	r.lease, ok = a.lease.until(a.spec.Group)
 	for {
+		if err := a.turns.take(ctx); err != nil {
+			return r, fmt.Errorf("waiting for other addresses: %w", err)
+		}
+		if until, now := a.lease.until(a.spec.Group); now || !ok { // it may have been renewed meanwhile
+			r.lease, ok = until, now
+		}
 		if r.gated, err = a.gate.guard(a.spec.Address.Addr()); err != nil {
+			a.turns.give()
 			return r, err
 		}
 		r.life, _ = a.gate.deadline(r.lease, a.spec.Address.Addr())
@@ -182,6 +189,7 @@ func (a *address) right(ctx context.Context) (r right, err error) {
 		if ok && now.Before(r.lease) && !barred && lease.KernelLifetime(now, r.life) > 0 {
 			return r, nil
 		}
+		a.turns.give()
 		if barred {
 			select { // voters do not answer this node's pulses; nobody here is woken when they do
 			case <-ctx.Done():
@@ -201,6 +209,7 @@ func (a *address) acquire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer a.turns.give()
 	if err := a.vips.AddBy(a.spec, r.life); err != nil {
 		return err
 	}
@@ -224,7 +233,7 @@ func (a *address) Stop(_ context.Context, epoch uint64) error {
 	}
 	plan := a.giving(epoch)
 	if plan == nil {
-		return a.remove()
+		return a.removeInTurn()
 	}
 	a.end() // of the move that brought it here
 	err := a.giveAway(plan)
@@ -237,7 +246,14 @@ func (a *address) Stop(_ context.Context, epoch uint64) error {
 }
 
 // Kill is Stop: there is nothing gentler or harder.
-func (a *address) Kill(context.Context) error { return a.remove() }
+func (a *address) Kill(context.Context) error { return a.removeInTurn() }
+
+// removeInTurn is remove for the address's own goroutines. The act loop, whose renewals others wait for, does not wait.
+func (a *address) removeInTurn() error {
+	a.turns.take(context.Background())
+	defer a.turns.give()
+	return a.remove()
+}
 
 // silence ends the announcements.
 func (a *address) silence() {

@@ -180,7 +180,7 @@ func Open(o Options) (_ *Node, err error) {
 	}
 	n.listener = newListener(n, n.renewer.boot)
 	n.fences, n.tickles = &devices{n: n}, newTickles(n, n.renewer.boot)
-	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer,
+	n.slots = &slots{log: n.log, node: n.name, stateDir: filepath.Join(n.cfg.DataDir, "resources"), clock: n.clock, vips: n.vips, gate: n.gate, leases: n.renewer, turns: newTurns(),
 		wake: n.wakeAct, rounds: map[string]uint64{}, live: map[key]*slot{}, ladder: n.ladder, plans: drainPlans{n}, tickles: n.tickles}
 	if err := os.MkdirAll(n.slots.stateDir, 0o750); err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ type slots struct {
 	plans    drainSource
 	tickles  tickleSource
 	laps     laps
+	turns    turns // of all addresses of the node
 
 	version  uint64 // of the configuration they were made from
 	rounds   map[string]uint64
@@ -166,7 +167,7 @@ func (s *slots) open(k key, r config.Resource, possible bool) {
 	var drv resources.Driver
 	var err error
 	if r.ResourcePolicy.Address {
-		a := &address{vips: s.vips, gate: s.gate, clock: s.clock, log: log, lease: s.leases, possible: possible, wake: s.wake, plans: s.plans, tickles: s.tickles, tickling: r.Tickle,
+		a := &address{vips: s.vips, gate: s.gate, clock: s.clock, log: log, lease: s.leases, possible: possible, wake: s.wake, plans: s.plans, tickles: s.tickles, tickling: r.Tickle, turns: s.turns,
 			spec: vip.Spec{Group: k.group, Resource: r.Name, Address: r.Address, Interface: r.Interface}}
 		a.adoptDrain()
 		drv = a
