@@ -341,8 +341,8 @@ func TestAKilledAgentHasALeaseAgainInTime(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("from the death of the agent to the first lease of the next: %v", took)
-	if half := g.nodes["w"].n.timing().Duration / 2; took[len(took)/2] > half {
-		t.Errorf("half of the agents took longer than %v: %v", half, took)
+	if took[len(took)/2] > 300*time.Millisecond {
+		t.Errorf("half of the agents took longer than 300ms: %v", took)
 	}
 	g.online("a")
 	if moved == 0 {

@@ -9,7 +9,6 @@ import (
 
 // picture is all that the act loop goes by of a slot. While it is the same, another round would do the same.
 type picture struct {
-	taken   bool
 	local   placement.LocalResource
 	grace   time.Time // when its verdict may change by time alone
 	lingers bool      // an address behind a closed gate
@@ -18,7 +17,7 @@ type picture struct {
 
 // picture looks at the slot now.
 func (s *slot) picture() picture {
-	p := picture{taken: true, local: s.local(), grace: s.graceEnds(), lingers: s.lingers()}
+	p := picture{local: s.local(), grace: s.graceEnds(), lingers: s.lingers()}
 	if a, ok := s.drv.(*address); ok {
 		if peer := a.peer.Load(); peer != nil {
 			p.peer = *peer

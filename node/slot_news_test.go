@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"hacluster/config"
 	"hacluster/placement"
 )
 
@@ -79,19 +78,19 @@ func TestWhatComesAfterALookIsNews(t *testing.T) {
 
 // All addresses of a node look after themselves at the same instants, so that one list of the kernel answers for all.
 func TestAddressesAreDueTogether(t *testing.T) {
-	var r config.Resource
-	r.ResourcePolicy.Address = true
-	s := &slot{drv: &address{}, res: r}
-	now := time.Now()
-	due := now.Add(s.nextRound())
-	<-time.After(20 * time.Millisecond)
-	if again := time.Now().Add(s.nextRound()); again.Sub(due).Abs()%statusEvery > 5*time.Millisecond && statusEvery-again.Sub(due).Abs()%statusEvery > 5*time.Millisecond {
-		t.Errorf("one is due at %v, the other at %v", due, again)
-	}
-	if d := s.nextRound(); d <= 0 || d > statusEvery {
-		t.Errorf("due in %v", d)
-	}
-	if d := (&slot{drv: newMachine()}).nextRound(); d != statusEvery {
-		t.Errorf("what is no address is due in %v", d)
-	}
+	synctest.Test(t, func(t *testing.T) { // time begins at a whole second of a whole day here
+		early, late := &slot{drv: &address{}}, &slot{drv: &address{}}
+		if d := early.nextRound(); d != statusEvery {
+			t.Errorf("at the instant itself the next one is due in %v", d)
+		}
+		settle(1234 * time.Millisecond)
+		due := time.Now().Add(early.nextRound())
+		settle(3 * time.Second)
+		if again := time.Now().Add(late.nextRound()); !again.Equal(due) {
+			t.Errorf("one is due at %v, the other at %v", due, again)
+		}
+		if d := (&slot{drv: newMachine()}).nextRound(); d != statusEvery {
+			t.Errorf("what is no address is due in %v", d)
+		}
+	})
 }

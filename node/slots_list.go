@@ -8,16 +8,15 @@ import (
 
 // listed is what is asked of the live slots in each round, and changes with the configuration only.
 type listed struct {
-	made      bool
 	keys      []key
 	addresses map[key]*address
 }
 
 func (s *slots) list() listed {
-	if s.listed.made {
+	if s.listed.addresses != nil {
 		return s.listed
 	}
-	l := listed{made: true, keys: slices.SortedFunc(maps.Keys(s.live), key.compare), addresses: map[key]*address{}}
+	l := listed{keys: slices.SortedFunc(maps.Keys(s.live), key.compare), addresses: map[key]*address{}}
 	for k, sl := range s.live {
 		if a, ok := sl.drv.(*address); ok {
 			l.addresses[k] = a

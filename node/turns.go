@@ -5,9 +5,9 @@ import "context"
 // addressTurns is how many addresses of a node come or go at the same time.
 const addressTurns = 4
 
-// turns bounds how many addresses ask the kernel for changes at once. Each change takes the same locks as the renewal of those that are
-// open; a lock is handed on in the order of those who wait, so behind three hundred addresses that come together a renewal waited
-// for longer than a lease lasts. nil bounds nothing.
+// turns bounds how many addresses ask the kernel for changes at once. Changes and the renewal of those that are open share locks, and one
+// thread: while two hundred addresses left together, no renewal got its turn for three quarters of the time that they took. nil bounds
+// nothing.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, addressTurns) }

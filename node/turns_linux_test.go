@@ -54,36 +54,31 @@ func longestRenewal(t *testing.T, g *gatekeeper, all []*address, act func()) (lo
 
 // A renewal of what is open waits for a few of the addresses that come and go, not for all of them.
 func TestARenewalDoesNotWaitForACrowdOfAddresses(t *testing.T) {
-	for name, turns := range map[string]turns{"bounded": newTurns(), "unbounded, for comparison": nil} {
-		t.Run(name, func(t *testing.T) {
-			if turns == nil && !testing.Verbose() {
-				t.Skip("with -v only")
-			}
-			all, g := crowd(t, 200, turns)
-			if err := all[0].Start(t.Context(), 1); err != nil {
-				t.Fatal(err)
-			}
-			for _, what := range []string{"come", "go"} {
-				do := func(a *address) error { return a.Start(t.Context(), 1) }
-				if what == "go" {
-					do = func(a *address) error { return a.Stop(t.Context(), 1) }
-				}
-				longest, whole := longestRenewal(t, g, all, func() {
-					var wg sync.WaitGroup
-					for _, a := range all[1:] {
-						wg.Go(func() {
-							if err := do(a); err != nil {
-								t.Error(err)
-							}
-						})
+	all, g := crowd(t, 200, newTurns())
+	if err := all[0].Start(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range []struct {
+		what string
+		it   func(a *address) error
+	}{
+		{"come", func(a *address) error { return a.Start(t.Context(), 1) }},
+		{"go", func(a *address) error { return a.Stop(t.Context(), 1) }},
+	} {
+		longest, whole := longestRenewal(t, g, all, func() {
+			var wg sync.WaitGroup
+			for _, a := range all[1:] {
+				wg.Go(func() {
+					if err := do.it(a); err != nil {
+						t.Error(err)
 					}
-					wg.Wait()
 				})
-				t.Logf("%v between two renewals while the addresses %s in %v", longest, what, whole)
-				if longest > whole/3 && turns != nil {
-					t.Errorf("no renewal for %v of %v", longest, whole)
-				}
 			}
+			wg.Wait()
 		})
+		t.Logf("%v between two renewals while the addresses %s in %v", longest, do.what, whole)
+		if longest > whole/3 {
+			t.Errorf("no renewal for %v of %v", longest, whole)
+		}
 	}
 }

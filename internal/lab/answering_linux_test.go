@@ -223,15 +223,19 @@ func TestTheProberCostsLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cpu, from := processTime(t), time.Now()
-	<-time.After(2 * time.Second)
-	share := 100 * float64(processTime(t)-cpu) / float64(time.Since(from))
-	r, err := p.Report(from)
-	if err != nil {
-		t.Fatal(err)
+	const limit = 9 // three times the goal: only a busy loop is caught on a loaded machine
+	share := 100.0
+	for try := 0; share > limit && try < 5; try++ { // a slow host makes the same work dearer for a while: what is too much is measured again
+		cpu, from := processTime(t), time.Now()
+		<-time.After(2 * time.Second)
+		share = 100 * float64(processTime(t)-cpu) / float64(time.Since(from))
+		r, err := p.Report(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%.1f %% of a core; %v answers, delay %v, blind %s", share, r.Answers, r.Delay["n1"], r.Blind)
 	}
-	t.Logf("%.1f %% of a core; %v answers, delay %v, blind %s", share, r.Answers, r.Delay["n1"], r.Blind)
-	if share > 40 { // only a busy loop: what it costs is the log, the judge of a fault is the goal of a benchmark
+	if share > limit {
 		t.Errorf("%.1f %% of a core", share)
 	}
 	// The client's own kernel must not have learned the address from the probes.

@@ -142,7 +142,7 @@ var nodeMutants = []mutant{
 		"if slept == 0 {", "if slept >= 0 {",
 		tests("node", "TestNoLeaseOutlivesASuspend")},
 	{"news-unseen", "what a slot found after the last round wakes nobody", "node/slot_news.go",
-		"news := !reflect.DeepEqual(p, s.gathered)", "news := !reflect.DeepEqual(p, s.gathered) && !s.gathered.taken",
+		"news := !reflect.DeepEqual(p, s.gathered)", "news := !reflect.DeepEqual(p, s.gathered) && s.gathered.local.State == \"\"",
 		tests("node", "TestWhatComesAfterALookIsNews|TestASlotWakesTheActLoopForNewsOnly")},
 	{"news-always", "a slot that finds all as before wakes the act loop", "node/slot_news.go",
 		"news := !reflect.DeepEqual(p, s.gathered)", "news := true || reflect.DeepEqual(p, s.gathered)",
