@@ -13,10 +13,11 @@ const (
 )
 
 // Pace decides when a node promises anything: in quiet times, and only while it can lose any one voter. A pulse that is late is
-// nearer to a false failover than to a fault, so it takes its promise back and waits, longer each time. The zero value is free.
-// Instants are the node's own boot-time clock.
+// nearer to a false failover than to a fault, so it takes its promise back and waits, longer each time; and what it promises after
+// that lasts so long that a pulse may be late by twice as much (Promise). The zero value is free. Instants are the node's own
+// boot-time clock.
 type Pace struct {
-	Pulse, Bound time.Duration // of the timing
+	Pulse, Bound, Most time.Duration // of the timing: between two pulses, the shortest promise and the longest
 
 	mode    PulseMode
 	since   time.Time     // of the mode
@@ -25,6 +26,10 @@ type Pace struct {
 	backoff time.Duration // of the last trouble
 	shaky   string        // what makes it take a promise back as soon as the voters answer again
 	Trouble string        // what the last one was, for people
+
+	delay  time.Duration    // the answers that are awaited are late by so much already
+	worst  [2]time.Duration // the longest delay of this stretch of time and of the one before
+	turned time.Time        // when this stretch began
 }
 
 // PaceInput is what a node knows at a tick.
@@ -34,6 +39,7 @@ type PaceInput struct {
 	Spare  bool          // and one more
 	Armed  time.Time     // until when a gate may be open by what was armed, by anybody
 	Left   time.Duration // of what the voters' answers allow; of a bound node
+	Age    time.Duration // of the newest pulse that as many have answered as a promise needs
 }
 
 const (
@@ -41,6 +47,7 @@ const (
 	paceCalm  = time.Second            // the least time between trouble and a promise
 	paceLong  = 5 * time.Minute        // the most
 	paceTry   = 300 * time.Millisecond // all answers were in time for so long before gates are armed in short steps
+	paceKeep  = 5 * time.Minute        // a delay is remembered for so long at least, and for less than twice as long
 )
 
 // Mode is what was decided last.
@@ -56,11 +63,20 @@ func (p *Pace) Tick(now time.Time, in PaceInput) PulseMode {
 	if first := now.Add(paceStart); p.last.IsZero() && first.After(p.calm) {
 		p.calm = first
 	}
-	late := !p.last.IsZero() && now.Sub(p.last) > p.slack()+p.Pulse
+	p.remember(now)
+	since := p.Pulse
+	if !p.last.IsZero() {
+		since = now.Sub(p.last)
+	}
 	p.last = now
+	late := since > p.slack()+p.Pulse
+	p.note(since - p.Pulse)
 	if !in.Wanted {
 		p.become(PulseFree, now)
 		return p.Mode()
+	}
+	if p.mode == PulseBinding || p.mode == PulseBound {
+		p.answered(in.Age)
 	}
 	switch p.Mode() {
 	case PulseFree:
@@ -104,7 +120,7 @@ func (p *Pace) binding(now time.Time, late bool, in PaceInput) {
 		p.trouble(now, stoodStill)
 	case !in.Spare:
 		p.pause(now, voterSilent, paceStart)
-	case now.Sub(p.since) > 0 && !in.Armed.After(now.Add(p.Bound)):
+	case now.Sub(p.since) > 0 && !in.Armed.After(now.Add(p.Promise())):
 		p.become(PulseBound, now)
 	}
 }
@@ -135,12 +151,49 @@ const (
 	answersLate = "answers came late"
 )
 
+// Promise is how long a promise lasts: as long as the timing says, or longer where pulses were late in the last minutes. What was late
+// once will be late again, and by more.
+func (p *Pace) Promise() time.Duration {
+	return max(p.Bound, min(gateEarly+p.Pulse+2*p.Delay(), p.Most))
+}
+
+// Delay is the longest time by which pulses, or what they needed, were late in the last minutes.
+func (p *Pace) Delay() time.Duration { return max(p.worst[0], p.worst[1]) }
+
 // slack is how late a tick may be, and how much must be left beyond the end that the gate itself needs.
-func (p *Pace) slack() time.Duration { return (p.Bound - gateEarly - p.Pulse) / 2 }
+func (p *Pace) slack() time.Duration { return (p.Promise() - gateEarly - p.Pulse) / 2 }
+
+// remember forgets delays that are long ago.
+func (p *Pace) remember(now time.Time) {
+	switch age := now.Sub(p.turned); {
+	case age >= 2*paceKeep:
+		p.worst, p.turned = [2]time.Duration{}, now
+	case age >= paceKeep:
+		p.worst, p.turned = [2]time.Duration{0, p.worst[0]}, now
+	}
+}
+
+// note keeps a delay. One that no promise would have survived counts as the longest that one does.
+func (p *Pace) note(delay time.Duration) {
+	p.worst[0] = max(p.worst[0], min(delay, (p.Most-gateEarly-p.Pulse)/2))
+}
+
+// answered notes how late answers were once they have come. Those that stay away for longer than any promise are no delay: the node was
+// cut off.
+func (p *Pace) answered(age time.Duration) {
+	if age > 2*p.Pulse {
+		p.delay = max(p.delay, age-p.Pulse)
+		return
+	}
+	if p.delay <= p.Most {
+		p.note(p.delay)
+	}
+	p.delay = 0
+}
 
 func (p *Pace) become(mode PulseMode, now time.Time) {
 	if p.Mode() != mode {
-		p.mode, p.since, p.shaky = mode, now, ""
+		p.mode, p.since, p.shaky, p.delay = mode, now, "", 0
 	}
 }
 

@@ -171,8 +171,8 @@ type pulseOf struct {
 	met   map[string]int // processes of the node by the order in which they came here first, from 1
 	boot  string         // the one that is heard
 	seq   uint64
-	bound bool
-	ends  time.Time // of the latest promise, by this voter's clock
+	bound time.Duration // of the newest pulse; 0: nothing is promised
+	ends  time.Time     // of the latest promise, by this voter's clock
 	heard time.Time
 }
 
@@ -202,8 +202,8 @@ func (l *PulseLedger) Hear(node string, p Pulse, now time.Time) bool {
 	case p.Seq <= n.seq:
 		return false
 	}
-	n.seq, n.bound, n.heard = p.Seq, p.Bound > 0, now
-	if end := now.Add(p.Bound + pulseDrift(p.Bound, l.Drift)); n.bound && end.After(n.ends) {
+	n.seq, n.bound, n.heard = p.Seq, p.Bound, now
+	if end := now.Add(p.Bound + pulseDrift(p.Bound, l.Drift)); n.bound > 0 && end.After(n.ends) {
 		n.ends = end
 	}
 	return true
@@ -221,10 +221,18 @@ func pulseDrift(bound, perSecond time.Duration) time.Duration {
 // taken it back.
 func (l *PulseLedger) Ends(node string) (time.Time, bool) {
 	n := l.nodes[node]
-	if n == nil || !n.bound {
+	if n == nil || n.bound == 0 {
 		return time.Time{}, false
 	}
 	return n.ends, true
+}
+
+// Bound is how long after its newest pulse a node's gates are shut, as it said.
+func (l *PulseLedger) Bound(node string) time.Duration {
+	if n := l.nodes[node]; n != nil {
+		return n.bound
+	}
+	return 0
 }
 
 // Heard is when a node was heard last.
@@ -240,7 +248,7 @@ func (l *PulseLedger) Heard(node string) time.Time {
 func (l *PulseLedger) Deaf(now time.Time, patience time.Duration) {
 	// order-free: each for itself
 	for _, n := range l.nodes {
-		if end := now.Add(patience); n.bound && end.After(n.ends) {
+		if end := now.Add(patience); n.bound > 0 && end.After(n.ends) {
 			n.ends = end
 		}
 	}
@@ -250,7 +258,7 @@ func (l *PulseLedger) Deaf(now time.Time, patience time.Duration) {
 func (l *PulseLedger) Next(known map[string]bool) (next time.Time) {
 	// order-free: the least
 	for name, n := range l.nodes {
-		if n.bound && !known[name] && (next.IsZero() || n.ends.Before(next)) {
+		if n.bound > 0 && !known[name] && (next.IsZero() || n.ends.Before(next)) {
 			next = n.ends
 		}
 	}
@@ -261,7 +269,7 @@ func (l *PulseLedger) Next(known map[string]bool) (next time.Time) {
 func (l *PulseLedger) Ended(now time.Time) (out []string) {
 	// order-free: sorted below
 	for name, n := range l.nodes {
-		if n.bound && !now.Before(n.ends) {
+		if n.bound > 0 && !now.Before(n.ends) {
 			out = append(out, name)
 		}
 	}

@@ -195,6 +195,12 @@ func (t Timing) PulseWait() time.Duration {
 	return t.PulseBound + pulseDrift(t.PulseBound, t.DriftPerSecond())
 }
 
+// PulseMost is the longest promise of a node whose pulses come late (Pace.Promise); zero: there are no pulses. Beyond half of the lease a
+// proof gains little.
+func (t Timing) PulseMost() time.Duration {
+	return max(t.PulseBound, min(4*t.PulseBound, t.Duration/2))
+}
+
 // DriftPerSecond is Drift as a rate.
 func (t Timing) DriftPerSecond() time.Duration {
 	return time.Duration(float64(t.Drift) / t.Duration.Seconds())

@@ -88,7 +88,7 @@ func (p *pulser) capped(voters []string, now time.Time) time.Time {
 	case free && (mode == lease.PulseFree || mode == lease.PulseTrying):
 		return now.Add(forever)
 	case free:
-		end := now.Add(p.pace.Bound)
+		end := now.Add(p.pace.Promise())
 		p.holder.Armed(end) // what the first promise must cover, also where the timing has become shorter meanwhile
 		return end
 	}
@@ -130,15 +130,16 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 	p.mu.Lock()
 	wanted := t.Pulse > 0 && gate.works && gate.held > 0 && !p.ending && !p.n.abandoned.Load()
 	if wanted || p.pace.Mode() != lease.PulseFree {
-		p.pace.Pulse, p.pace.Bound = t.Pulse, t.PulseBound
+		p.pace.Pulse, p.pace.Bound, p.pace.Most = t.Pulse, t.PulseBound, t.PulseMost()
 	}
 	until, free := p.holder.Until(voters, p.n.name)
-	in := lease.PaceInput{Wanted: wanted, Heard: p.answering(voters, now, 9*t.Pulse/4) >= 0, Spare: p.answering(voters, now, 7*t.Pulse/2) > 0, Armed: gate.armed, Left: until.Sub(now)}
+	age := p.age(voters, 0, now)
+	in := lease.PaceInput{Wanted: wanted, Heard: age <= 9*t.Pulse/4, Spare: p.age(voters, 1, now) <= 7*t.Pulse/2, Armed: gate.armed, Left: until.Sub(now), Age: age}
 	if free {
-		in.Left = t.PulseBound
+		in.Left = p.pace.Promise()
 	}
-	before := p.pace.Mode()
-	mode, why := p.pace.Tick(now, in), p.pace.Trouble
+	before, lasted := p.pace.Mode(), p.pace.Promise()
+	mode, lasts, why := p.pace.Tick(now, in), p.pace.Promise(), p.pace.Trouble
 	if !wanted {
 		p.pace.Reset()
 	}
@@ -155,6 +156,9 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 	p.mu.Unlock()
 	if mode != before && (mode == lease.PulseBound || before == lease.PulseBound) {
 		p.n.wakeAct() // to report it
+	}
+	if lasts != lasted && wanted {
+		p.n.log.Info("how long a promise of the pulses lasts follows how late they were in the last minutes", "promise", lasts.Round(time.Millisecond), "before", lasted.Round(time.Millisecond))
 	}
 	if before == lease.PulseBound && mode != before && wanted {
 		p.n.log.Info("pulses stop for a while: until they go on a fault of this node is noticed by the end of its lease", "why", why)
@@ -201,16 +205,22 @@ func (p *pulser) rest(voters []string, free bool) time.Duration {
 	return wait
 }
 
-// answering is how many of the voters that a promise needs, beside this one, have answered a pulse of the last while, less that need:
-// 0 is enough, 1 is one to spare. The caller holds mu.
-func (p *pulser) answering(voters []string, now time.Time, while time.Duration) int {
-	speak := -(len(voters)/2 + 1)
+// age is how long ago the newest pulse was sent that so many voters have answered as a promise needs, this one among them, and a number to
+// spare; forever if they have answered none. The caller holds mu.
+func (p *pulser) age(voters []string, spare int, now time.Time) time.Duration {
+	var ages []time.Duration
 	for _, v := range voters {
-		if l := p.lines[v]; v == p.n.name || l != nil && now.Sub(l.heard) <= while {
-			speak++
+		if v == p.n.name {
+			ages = append(ages, 0)
+		} else if l := p.lines[v]; l != nil {
+			ages = append(ages, now.Sub(l.heard))
 		}
 	}
-	return speak
+	slices.Sort(ages)
+	if need := len(voters)/2 + spare; need < len(ages) {
+		return ages[need]
+	}
+	return forever
 }
 
 // due lists who is sent a pulse now: everybody each time while answers are counted, else who has not answered yet that nothing is
@@ -238,15 +248,13 @@ func (p *pulser) beat(ctx context.Context, voters []string, mode lease.PulseMode
 		return
 	}
 	bound, limit := time.Duration(0), 2*t.Renew
-	if mode == lease.PulseBound {
-		bound = t.PulseBound
-	}
 	if mode != lease.PulseFree {
 		limit = 3 * t.Pulse
 	}
 	p.mu.Lock()
-	if bound > 0 { // not before: what was armed for the lease has been made shorter since
-		p.holder.Armed(armed)
+	if mode == lease.PulseBound {
+		bound = p.pace.Promise()
+		p.holder.Armed(armed) // not before: what was armed for the lease has been made shorter since
 	}
 	m := p.holder.Beat(bound, p.n.clock())
 	p.mu.Unlock()

@@ -155,17 +155,18 @@ func (l *pulseListener) ring(due time.Time) {
 	}
 }
 
-// silent lists the nodes whose last promise has ended, sorted, and for how long they have not been heard.
-func (l *pulseListener) silent() (nodes []string, since map[string]time.Duration) {
+// silent lists the nodes whose last promise has ended, sorted.
+func (l *pulseListener) silent() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.n.clock()
-	since = map[string]time.Duration{}
-	for node := range l.lapsed {
-		nodes, since[node] = append(nodes, node), now.Sub(l.ledger.Heard(node))
-	}
-	slices.Sort(nodes)
-	return nodes, since
+	return slices.Sorted(maps.Keys(l.lapsed))
+}
+
+// last is for how long a node has not been heard, and how long after that its gates were to be shut.
+func (l *pulseListener) last(node string) (silent, bound time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.n.clock().Sub(l.ledger.Heard(node)), l.ledger.Bound(node)
 }
 
 // unheard are the nodes whose promise has ended, until they are heard again, and those that this voter does not answer for a while.

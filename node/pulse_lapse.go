@@ -26,7 +26,7 @@ func (l *leader) lapse() {
 	if !l.n.raft.IsLeader() {
 		return
 	}
-	nodes, _ := l.n.listener.silent()
+	nodes := l.n.listener.silent()
 	for _, node := range nodes {
 		l.mu.Lock()
 		if l.ledger == nil || l.fencing == nil || l.proving[node] {
@@ -60,7 +60,7 @@ func (l *leader) prove(ctx context.Context, node string, term uint64) {
 
 // worthProving says that there is something to take over that a proof is good for.
 func (l *leader) worthProving(node string, term uint64) bool {
-	nodes, _ := l.n.listener.silent()
+	nodes := l.n.listener.silent()
 	if !slices.Contains(nodes, node) || !l.n.raft.IsLeader() {
 		return false
 	}
@@ -145,10 +145,10 @@ func (l *leader) attested(ctx context.Context, node string, term uint64) bool {
 
 // proven keeps what was attested and has it decided by.
 func (l *leader) proven(node string, term uint64, proof lapseProof, by map[string]bool) {
-	_, since := l.n.listener.silent()
+	silent, bound := l.n.listener.last(node)
 	l.mu.Lock()
 	if l.ledger != nil && l.term == term {
-		proof.lapse = placement.Lapse{Silent: since[node], Bound: l.n.timing().PulseBound, By: slices.Sorted(maps.Keys(by))}
+		proof.lapse = placement.Lapse{Silent: silent, Bound: bound, By: slices.Sorted(maps.Keys(by))}
 		l.lapses[node] = proof
 	}
 	l.mu.Unlock()

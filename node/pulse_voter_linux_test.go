@@ -211,11 +211,11 @@ func TestANodeThatIsHeardAgainIsNotSilent(t *testing.T) {
 	v := newVoter(t)
 	for range 3 {
 		v.lapses("b")
-		if nodes, _ := v.listener.silent(); len(nodes) != 1 || v.listener.promised("b") || !v.listener.unheard()["b"] {
+		if nodes := v.listener.silent(); len(nodes) != 1 || v.listener.promised("b") || !v.listener.unheard()["b"] {
 			t.Error("its promise has ended, and it is not called silent")
 		}
 		v.hears("b", theBound)
-		if nodes, _ := v.listener.silent(); len(nodes) != 0 || !v.listener.promised("b") || v.listener.unheard()["b"] {
+		if nodes := v.listener.silent(); len(nodes) != 0 || !v.listener.promised("b") || v.listener.unheard()["b"] {
 			t.Error("it is heard, and called silent")
 		}
 	}

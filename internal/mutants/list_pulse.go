@@ -95,7 +95,7 @@ var pulseNodeMutants = []mutant{
 		"case p.shaky == \"\" || !in.Heard:", "case p.shaky == \"\":",
 		tests("lease", "TestPace")},
 	{"pulse-early", "a node promises while its gates may still be open for longer", "lease/pace.go",
-		"now.Sub(p.since) > 0 && !in.Armed.After(now.Add(p.Bound))", "now.Sub(p.since) > 0",
+		"now.Sub(p.since) > 0 && !in.Armed.After(now.Add(p.Promise()))", "now.Sub(p.since) > 0",
 		tests("lease", "TestPace")},
 	{"pulse-late-ring", "a voter that stood still says that a promise has ended which it has not read the end of", "node/pulse_hear.go",
 		"	if now.Sub(due) > lateRing {", "	if false {",

@@ -27,15 +27,16 @@ const pulseRetry = 100 * time.Millisecond // between two pulses that take the pr
 
 // pulser is that half.
 type pulser struct {
-	p      *proc
-	holder lease.PulseHolder
-	mode   promise
-	calm   time.Time           // no promise before this
-	armed  time.Time           // until when a gate may be open by what was armed, by anybody
-	sent   [maxNodes]time.Time // newest pulse to each voter
-	heard  [maxNodes]time.Time // when the newest one was sent that it answered
-	slept  time.Duration       // of the machine, as noticed
-	gen    int
+	p       *proc
+	holder  lease.PulseHolder
+	mode    promise
+	calm    time.Time           // no promise before this
+	armed   time.Time           // until when a gate may be open by what was armed, by anybody
+	sent    [maxNodes]time.Time // newest pulse to each voter
+	heard   [maxNodes]time.Time // when the newest one was sent that it answered
+	slept   time.Duration       // of the machine, as noticed
+	gen     int
+	stretch int // quarters by which a promise is longer than the timing says
 }
 
 // startPulser begins with what the kernel still lets through: a former process may have armed it for longer than a promise lasts.
@@ -151,8 +152,10 @@ func (p *proc) unbound() bool {
 	return open && p.pulser.mode == free
 }
 
-// bound is how long a promise lasts by the timing that this node follows.
-func (p *proc) bound() time.Duration { return p.timing.PulseBound }
+// bound is how long a promise lasts, by the timing that this node follows and by how late it takes its pulses to be.
+func (p *proc) bound() time.Duration {
+	return min(p.timing.PulseBound*time.Duration(4+p.pulser.stretch)/4, p.timing.PulseMost())
+}
 
 // wanted says that there is something to promise.
 func (u *pulser) wanted() bool {
@@ -174,6 +177,9 @@ func (u *pulser) tick() {
 	p.noticed()
 	now := m.clock()
 	wanted := u.wanted()
+	if w.longer && w.prng.IntN(100) == 0 {
+		u.stretch = w.prng.IntN(13)
+	}
 	u.decide(now, wanted)
 	if m.gate && m.flushed && (wanted || u.mode != free) {
 		m.setGate()
@@ -354,6 +360,7 @@ func (w *World) carryPulse(from, to *machine, fn func(p *proc)) {
 func (w *World) drawPulses() {
 	forced := w.opt.Storm == StormPulse || w.opt.Storm == StormForget
 	w.pulses = forced || !w.moving && w.prng.IntN(4) == 0
+	w.longer = w.pulses && w.prng.IntN(2) == 0
 	w.patience = []time.Duration{50 * time.Millisecond, 2 * time.Second}[w.prng.IntN(2)]
 	if w.opt.Storm == StormForget {
 		w.patience = 2 * time.Second

@@ -12,7 +12,7 @@ import (
 // calmWorld is a cluster with pulses in which nothing fails, once every owner has promised; nil: it has none that does not lead.
 func calmWorld(seed uint64) (w *World, owner *machine) {
 	w = newWorld(Options{Seed: seed, Storm: StormPulse, Trace: 100})
-	w.quiet, w.faults, w.net.slow, w.patience = true, regime{}, 0, 50*time.Millisecond
+	w.quiet, w.longer, w.faults, w.net.slow, w.patience = true, false, regime{}, 0, 50*time.Millisecond
 	w.run(20 * time.Second)
 	l := w.leader()
 	if l == nil || w.fence.when != "" {

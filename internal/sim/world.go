@@ -40,6 +40,7 @@ type World struct {
 
 	prng     *rand.Rand // for pulses
 	pulses   bool       // some timing may have them
+	longer   bool       // and promises last longer at times than it says
 	beating  bool       // the run is made of that
 	voters   []string
 	patience time.Duration // of nodes between two promises, at most
