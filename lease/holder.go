@@ -17,6 +17,10 @@ type Grant struct {
 	Duration time.Duration `json:"duration_ns"`
 	// Voters are those that the leader counts, sorted: gates are armed only by a grant that counts as the node does.
 	Voters []string `json:"voters,omitempty"`
+	// Term is the leader's, in which it granted: who gets it need not hear a heartbeat as well. 0: not told.
+	Term uint64 `json:"term,omitempty"`
+	// Next is how long after this grant the leader wants the next renewal, at the latest after the interval of the timing. 0: not told.
+	Next time.Duration `json:"next_ns,omitempty"`
 }
 
 // maxPending bounds the renewals that are remembered while unanswered.

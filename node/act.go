@@ -27,6 +27,10 @@ func (n *Node) actLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.actWake:
+		case <-n.grantWake:
+			if n.prolong() {
+				continue
+			}
 		case <-timer.C:
 		}
 		next := n.act(ctx)
@@ -44,7 +48,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 	if left := n.renewer.remaining(); left > 0 && n.abandoned.Load() {
 		return n.clock().Add(left) // what was killed is not started again, and addresses live on until then
 	}
-	st := n.raft.State()
+	began, st := n.clock(), n.raft.State()
 	if err := st.Check(); err != nil {
 		n.giveUp(err)
 		return time.Time{}
@@ -81,13 +85,14 @@ func (n *Node) act(ctx context.Context) time.Time {
 		n.log.Info("released", "group", group, "epoch", plan.Released[group])
 	}
 	n.slots.sever(local.Leased, local.Inherited)
-	n.bequeath(st, local, plan) // before anything starts
+	holding := n.bequeath(st, local, plan) // before anything starts
 	for _, a := range plan.Actions {
 		n.slots.perform(a)
 	}
 	n.putBack(st, local)
 	n.tickles.follow(st, local, n.slots.all())
-	wake = earliest(wake, n.arm(st, local))
+	rearm, fronts := n.arm(st, local)
+	wake = earliest(wake, rearm)
 	plan.Report.Version, plan.Report.Warnings = n.version, append(n.slots.warnings(), n.fences.warnings()...)
 	if plan.Report.Unsure = n.unsure(); plan.Report.Unsure != "" {
 		plan.Report.Warnings = append(plan.Report.Warnings, plan.Report.Unsure+": an exclusive service may outlive its lease here")
@@ -100,12 +105,14 @@ func (n *Node) act(ctx context.Context) time.Time {
 	n.ladder.heard(n.deadMan.Told())
 	plan.Report.Ladder = n.ladder.pending(st, n.name)
 	if up, _ := n.renewer.caughtUp(st.Index); up {
+		n.listener.caughtUp()
 		n.slots.laps.begin()
 	}
 	n.slots.lapse(plan.Report, st, n.name)
 	n.leader.moves.lend(plan.Report, n.name)
 	n.renewer.say(plan.Report)
 	n.progress.Store(n.clock().UnixNano())
+	n.whole(began, st, local, fronts, holding)
 	return earliest(plan.Wake, wake)
 }
 
@@ -116,9 +123,9 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// bequeath tells the dead man until when what is held here, or is about to be started, may live.
-func (n *Node) bequeath(st placement.State, local placement.Local, plan placement.Plan) {
-	holding := map[string]bool{}
+// bequeath tells the dead man until when what is held here, or is about to be started, may live, and returns the groups.
+func (n *Node) bequeath(st placement.State, local placement.Local, plan placement.Plan) (holding map[string]bool) {
+	holding = map[string]bool{}
 	for group, r := range plan.Report.Groups {
 		holding[group] = r.Holding
 	}
@@ -132,25 +139,21 @@ func (n *Node) bequeath(st placement.State, local placement.Local, plan placemen
 			holding[old.group] = true
 		}
 	}
-	var until time.Time
-	held := false
-	for group := range holding {
-		if !holding[group] {
-			continue
-		}
-		held = true
-		if end, ok := local.Leased[group]; ok && (until.IsZero() || end.Before(until)) {
-			until = end
-		}
-	}
+	until, held := heldUntil(holding, local.Leased)
 	switch caughtUp, _ := n.renewer.caughtUp(st.Index); {
 	case !held && st.ConfigVersion == 0 && !caughtUp:
-		return // who has heard of no configuration cannot know what the process before ran
+		return holding // who has heard of no configuration cannot know what the process before ran
 	case !held && !local.Inherited.After(n.clock()): // nothing here, and nothing of the process before
 		until = time.Time{}
 	case until.IsZero():
-		return // held without a lease: the deadline that was told last stands
+		return holding // held without a lease: the deadline that was told last stands
 	}
+	n.tellDeadline(until)
+	return holding
+}
+
+// tellDeadline tells the dead man, if it is news.
+func (n *Node) tellDeadline(until time.Time) {
 	if !until.Equal(n.deadline) || !n.spoken { // also that nothing is held must be said once: a process before may have held something
 		n.deadline, n.spoken = until, true
 		n.deadMan.Deadline(until)

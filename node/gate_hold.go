@@ -32,7 +32,7 @@ func (s *slots) fronts(n *Node, st placement.State, local placement.Local) (all 
 			continue
 		}
 		lr := s.live[k].local()
-		f := front{addr: a.spec.Address.Addr(), possible: a.possible,
+		f := front{addr: a.spec.Address.Addr(), group: k.group, possible: a.possible,
 			absent: !lr.Running && lr.Doing == "" && !a.lingers.Load() && !a.silent()}
 		gs := st.Groups[k.group]
 		if end, leased := local.Leased[k.group]; leased && lr.State == placement.StateOnline {
@@ -45,8 +45,8 @@ func (s *slots) fronts(n *Node, st placement.State, local placement.Local) (all 
 }
 
 // arm keeps open the gate of every address that is online here under a lease and renews its lifetime in the kernel, all in
-// one batch, and returns when that is worth while again.
-func (n *Node) arm(st placement.State, local placement.Local) time.Time {
+// one batch, and returns when that is worth while again, and what it went by.
+func (n *Node) arm(st placement.State, local placement.Local) (time.Time, []front) {
 	n.mop(st, local)
 	fronts, held := n.slots.fronts(n, st, local)
 	for _, a := range n.gate.tend(fronts) {
@@ -70,9 +70,9 @@ func (n *Node) arm(st placement.State, local placement.Local) time.Time {
 		}
 	}
 	if len(specs) == 0 {
-		return time.Time{}
+		return time.Time{}, fronts
 	}
-	return n.lifetimes(addrs, specs, until)
+	return n.lifetimes(addrs, specs, until), fronts
 }
 
 // rearms says whether addresses that were armed until one instant have to be armed until another. A later one is worth it when
@@ -143,10 +143,10 @@ func (n *Node) dropAddresses() {
 }
 
 // resumed comes first in every round: when this machine was suspended the lease is over, whatever else is known, and the
-// kernel's own timeouts will end too late by as long.
-func (n *Node) resumed() {
+// kernel's own timeouts will end too late by as long. True: it was.
+func (n *Node) resumed() bool {
 	if n.asleep.Noticed() == 0 {
-		return
+		return false
 	}
 	n.resumes.Add(1)
 	n.dropAddresses()
@@ -154,6 +154,7 @@ func (n *Node) resumed() {
 	n.renewer.resumed()
 	n.renewer.mu.Unlock()
 	n.slots.askAddresses()
+	return true
 }
 
 // lingers says that the slot's address is on this node behind a closed gate.

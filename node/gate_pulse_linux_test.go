@@ -73,6 +73,19 @@ func TestTheGateFollowsThePulses(t *testing.T) {
 			}
 			b.is("closed")
 		},
+		"what serves without a gate is closed too, until they allow it again": func(b *gateBench) {
+			b.tend([]front{b.leased(lease)})
+			b.nft("flush ruleset")
+			b.cap = func() time.Time { return time.Time{} }
+			b.looked = time.Time{}
+			b.tend([]front{b.leased(lease)})
+			b.is("closed")
+			b.allowing(10 * time.Second)
+			if again := b.tend([]front{b.leased(lease)}); len(again) != 1 {
+				b.t.Errorf("opened again: %v", again)
+			}
+			b.lasts(10 * time.Second)
+		},
 		"an answer makes it last longer, and not longer than the lease": func(b *gateBench) {
 			b.allowing(5 * time.Second)
 			b.tend([]front{b.leased(20 * time.Second)})

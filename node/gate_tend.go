@@ -12,8 +12,8 @@ import (
 // tend is the gate's part of a round of the act loop. It guards what is not guarded, renews what is open under a lease, and
 // returns what had closed and was opened again.
 //
-// An address that serves already is opened before it is guarded, so that no packet is lost; one that is not here is
-// guarded closed. Nothing is opened but what is online under a lease now, and nothing that is open is ever closed here.
+// An address that serves already is opened before it is guarded, so that no packet is lost; one that is not here, or that neither lease nor
+// pulses let serve now, is guarded closed. Nothing is opened but what is online under a lease now, and nothing that is open is ever closed here.
 func (g *gatekeeper) tend(fronts []front) (reopened []netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -52,7 +52,7 @@ func (g *gatekeeper) enclose(fronts []front) {
 	}
 	err := error(nil)
 	if len(serving) > 0 {
-		if err = g.openAll(serving, until); err == nil {
+		if err = g.openAll(serving, until); err == nil || errors.Is(err, vip.ErrLate) { // late: nothing allows it to be reached now
 			err = g.fence(serving...)
 		}
 	}
@@ -62,7 +62,7 @@ func (g *gatekeeper) enclose(fronts []front) {
 	switch {
 	case errors.Is(err, vip.ErrNoGate):
 		g.gone(err)
-	case err != nil && !errors.Is(err, vip.ErrLate): // late: the next grant
+	case err != nil:
 		g.log.Error("guarding addresses", "err", err)
 	}
 }

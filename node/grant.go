@@ -33,7 +33,11 @@ func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Gran
 		return nil, errNotLeader
 	}
 	l.settled[node] = m.Boot
-	return l.grant(node, m)
+	grant, err := l.grant(node, m)
+	if err == nil && m.Quiet && m.Term == term && node != l.n.name {
+		l.n.raft.Heard(node, term)
+	}
+	return grant, err
 }
 
 // vouched says that a renewal proves by itself what a round would. The sender read its term after the instant that its lease
@@ -110,7 +114,8 @@ func (l *leader) grant(node string, m renewal) (*lease.Grant, error) {
 	if news {
 		l.kick()
 	}
-	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: duration, Voters: voters}, nil
+	return &lease.Grant{Seq: m.Seq, Leader: l.n.name, Index: st.Index, Held: held, Duration: duration, Voters: voters, Term: l.term,
+		Next: rhythm(now, l.n.timing().Renew)}, nil
 }
 
 // writeOff makes sure that no grant lists what a node owns any more, once no lease of it can be left; until then it returns

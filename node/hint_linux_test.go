@@ -43,7 +43,7 @@ func lonely(t *testing.T) (*Node, chan asked) {
 		t.Fatal(err)
 	}
 	dir, now := t.TempDir(), boottime.Now()
-	n := &Node{name: "a", cfg: config.Node{Socket: filepath.Join(dir, "had.sock"), DataDir: dir}, log: discard(), clock: func() time.Time { return now }, actWake: make(chan struct{}, 1)}
+	n := &Node{name: "a", cfg: config.Node{Socket: filepath.Join(dir, "had.sock"), DataDir: dir}, log: discard(), clock: func() time.Time { return now }, actWake: make(chan struct{}, 1), grantWake: make(chan struct{}, 1)}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.now.Store(&timing)
 	n.raft, err = raft.Open(raft.Config{Name: "a", DataDir: dir, Fresh: true, Dialer: nowhere{}, Listener: nowhere{make(chan struct{})}, Timing: timing,
@@ -224,7 +224,7 @@ func TestTheEndOfALeaseWakesTheAgent(t *testing.T) {
 	q := <-questions
 	q.answer(message{Grant: &lease.Grant{Seq: q.m.Renew.Seq, Leader: "b", Duration: 200 * time.Millisecond}})
 	r.flight.Wait()
-	<-n.actWake // for the grant itself
+	<-n.grantWake // for the grant itself
 	select {
 	case <-n.actWake:
 	case <-time.After(10 * time.Second):

@@ -97,6 +97,8 @@ type Node struct {
 	cabling  *cabling
 
 	actWake    chan struct{}
+	grantWake  chan struct{} // the lease was renewed
+	last       atomic.Pointer[lastRound]
 	released   map[string]uint64 // promises of this process; only the act loop uses it
 	deadline   time.Time         // as told to the dead man; only the act loop uses it
 	spoken     bool              // a deadline has been told; only the act loop uses it
@@ -129,7 +131,7 @@ type Node struct {
 func Open(o Options) (_ *Node, err error) {
 	begun := boottime.Now()
 	n := &Node{name: o.Config.Name, version: o.Version, cfg: o.Config, log: o.Log, clock: boottime.Now, deadMan: o.DeadMan,
-		actWake: make(chan struct{}, 1), released: map[string]uint64{}, readied: map[string]uint64{}, change: make(chan struct{}), layers: "agent, address lifetime"}
+		actWake: make(chan struct{}, 1), grantWake: make(chan struct{}, 1), released: map[string]uint64{}, readied: map[string]uint64{}, change: make(chan struct{}), layers: "agent, address lifetime"}
 	n.guarded = o.DeadMan != nil
 	if o.DeadMan != nil {
 		n.layers = "agent, dead man, address lifetime"

@@ -32,6 +32,7 @@ type pulseListener struct {
 	lapsed map[string]bool // the last promise has ended, and the timer that said so rang in time
 	ended  chan struct{}   // closed and replaced when one has
 	deaf   time.Time       // it answers nobody before: it does not know whom the process before it had barred
+	begun  time.Time       // when it lost what the process before it knew; zero: it has not, or knows by now how long that counts
 	bars   fence.Bars
 }
 
@@ -48,7 +49,7 @@ func newListener(n *Node, boot string) *pulseListener {
 	return l
 }
 
-// settle keeps this voter silent for as long as a bar lasts, where a process before it may have barred somebody and left nothing that says
+// settle keeps this voter silent for as long as a bar may last, where a process before it may have barred somebody and left nothing that says
 // whom; also if that process ends before it is over.
 func (l *pulseListener) settle(fresh bool) {
 	if !l.bars.Lost {
@@ -56,9 +57,33 @@ func (l *pulseListener) settle(fresh bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	barred := map[string]time.Time{}
 	if !fresh {
-		l.deaf = l.n.clock().Add(l.n.barFor(l.n.raft.State().Floor))
+		l.begun = l.n.clock()
+		l.deaf = l.begun.Add(maxBar)
+	}
+	l.keepDeaf()
+}
+
+// caughtUp is told that the state of this node is new enough to say by which timing the cluster lives, and so how long a bar lasts: before,
+// the longest one is waited for.
+func (l *pulseListener) caughtUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.begun.IsZero() {
+		return
+	}
+	if end := l.begun.Add(l.n.barFor(l.n.raft.State().Floor)); end.Before(l.deaf) {
+		l.deaf = end
+		l.keepDeaf()
+	}
+	l.begun = time.Time{}
+}
+
+// keepDeaf writes down that nobody is answered for a while, if so. The caller holds mu. Nobody is barred by name then: who hears nobody
+// attests nothing.
+func (l *pulseListener) keepDeaf() {
+	barred := map[string]time.Time{}
+	if l.n.clock().Before(l.deaf) {
 		barred[fence.Everybody] = l.deaf
 	}
 	l.n.logError("the file of nodes that are not answered", l.bars.Keep(barred))

@@ -108,6 +108,54 @@ func (v *voter) asked(node string) attest {
 
 func (v *voter) attests(q attest) bool { return v.listener.attest(v.t.Context(), q) }
 
+// A voter that has lost its bars does not know how long one may last before it knows by which timing the cluster lives: a process begins
+// with the one that is built in (S1).
+func TestAVoterThatLostItsBarsWaitsUntilItKnowsHowLongTheyLast(t *testing.T) {
+	needBootID(t)
+	v := newVoter(t)
+	if err := os.Remove(fence.BarsPath(v.cfg.Socket)); err != nil {
+		t.Fatal(err)
+	}
+	v.start("v2", false)
+	begun, short := v.clock(), v.barFor(0)
+	v.pass(short + time.Millisecond)
+	if v.hears("b", theBound) {
+		t.Errorf("answers %v after its start, by a timing that may not be the cluster's", v.clock().Sub(begun))
+	}
+	timing, err := lease.Derive(lease.Fast, lease.Gate, lease.Overrides{Duration: 3 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Node.now.Store(&timing)
+	long := v.barFor(0)
+	for range 2 { // it is told again and again
+		v.listener.caughtUp()
+	}
+	v.pass(long - v.clock().Sub(begun) - time.Millisecond)
+	if v.hears("b", theBound) {
+		t.Errorf("answers %v after its start; a bar lasts %v", v.clock().Sub(begun), long)
+	}
+	v.pass(time.Millisecond)
+	if !v.hears("b", theBound) {
+		t.Error("not answered although no bar can last any more")
+	}
+	for _, known := range []bool{false, true} {
+		if err := os.Remove(fence.BarsPath(v.cfg.Socket)); err != nil {
+			t.Fatal(err)
+		}
+		v.start("v3", false)
+		if known {
+			v.listener.caughtUp()
+		}
+		v.pass(long)
+		v.start("v4", false) // finds what the one before has left
+		if got := v.hears("b", theBound); got != known {
+			t.Errorf("the one before had learned how long a bar lasts: %t; answers: %t", known, got)
+		}
+		v.pass(maxBar)
+	}
+}
+
 // A voter that has said that a promise has ended does not answer the node until the bar is over, whoever restarts meanwhile (S1).
 func TestAVoterThatRestartsKeepsItsBars(t *testing.T) {
 	needBootID(t)
@@ -140,6 +188,7 @@ func TestAVoterThatRestartsKeepsItsBars(t *testing.T) {
 				if got := v.listener.unheard()["b"]; got != (!c.b && c.c) {
 					t.Errorf("process %s: no target while it is not answered: %v", boot, got)
 				}
+				v.listener.caughtUp()
 				v.pass(bar / 3)
 			}
 			v.pass(bar - v.clock().Sub(begun) - 11*time.Millisecond)

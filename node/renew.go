@@ -24,9 +24,10 @@ type renewer struct {
 
 	asleep *boottime.Suspend
 	start  stages
-	hint   string        // who granted the newest lease, of this process or the one before; empty: not known, or it leads no more
-	wake   chan struct{} // send now
-	slots  chan struct{} // bounds the renewals under way
+	hint   string         // who granted the newest lease, of this process or the one before; empty: not known, or it leads no more
+	wake   chan struct{}  // send now
+	next   chan time.Time // when the leader wants the next renewal
+	slots  chan struct{}  // bounds the renewals under way
 	flight sync.WaitGroup
 
 	mu      sync.Mutex
@@ -50,7 +51,7 @@ func newRenewer(n *Node, asleep *boottime.Suspend) *renewer {
 	if hint == n.name { // it does not lead while it has just started
 		hint = ""
 	}
-	return &renewer{n: n, asleep: asleep, hint: hint, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), slots: make(chan struct{}, maxRenewals),
+	return &renewer{n: n, asleep: asleep, hint: hint, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), next: make(chan time.Time, 1), slots: make(chan struct{}, maxRenewals),
 		holder: lease.Holder{Duration: n.timing().Duration}, granted: make(chan struct{}), parted: make(chan struct{})}
 }
 
@@ -102,15 +103,15 @@ func (r *renewer) loop(ctx context.Context) {
 			wait /= 4
 		}
 		timer.Reset(wait)
-		if !r.due(ctx, changed, timer.C, time.Now().Add(wait-wait/8)) {
+		if now := time.Now(); !r.due(ctx, changed, timer, now.Add(wait-wait/8), now.Add(wait)) {
 			return
 		}
 	}
 }
 
 // due waits until the lease is to be renewed; false: ctx has ended. A heartbeat shortly before the time is taken for it: this
-// process is awake then, and so is the leader.
-func (r *renewer) due(ctx context.Context, changed <-chan struct{}, latest <-chan time.Time, soon time.Time) bool {
+// process is awake then, and so is the leader. So is an instant at which the leader wants it.
+func (r *renewer) due(ctx context.Context, changed <-chan struct{}, timer *time.Timer, soon, latest time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():
@@ -119,8 +120,12 @@ func (r *renewer) due(ctx context.Context, changed <-chan struct{}, latest <-cha
 			return true
 		case <-changed:
 			return true
-		case <-latest:
+		case <-timer.C:
 			return true
+		case next := <-r.next:
+			if !next.Before(soon) && next.Before(latest) {
+				timer.Reset(time.Until(next))
+			}
 		case <-r.n.raft.Beat():
 			if !time.Now().Before(soon) {
 				return true
@@ -210,8 +215,12 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	}
 	r.mu.Unlock()
 	if confirmed {
+		r.n.raft.Follow(grant.Leader, grant.Term)
+		if grant.Next > 0 {
+			r.keepTime(time.Now().Add(grant.Next))
+		}
 		r.start.reach(&r.start.lease, r.n.clock())
-		r.n.wakeAct()
+		r.n.wakeProlong()
 	}
 }
 

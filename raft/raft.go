@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	hraft "github.com/hashicorp/raft"
@@ -116,6 +117,7 @@ type Raft struct {
 
 	shutdown  func() hraft.Future // the library's, of which only the first call's future waits
 	hasten    sync.Once           // hastenBeats
+	renew     atomic.Int64        // between two renewals of a lease, by the timing in force; ns
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -139,6 +141,7 @@ func Open(cfg Config) (_ *Raft, err error) {
 		return nil, fmt.Errorf("opening raft: %w", err)
 	}
 	r := &Raft{cfg: cfg, log: cfg.Log, wake: make(chan struct{})}
+	r.renew.Store(int64(cfg.Timing.Renew))
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	defer func() {
 		if err != nil {
@@ -328,9 +331,6 @@ func (r *Raft) Propose(ctx context.Context, c placement.Command) (placement.Resu
 func (r *Raft) Barrier(ctx context.Context) error {
 	return r.wait(ctx, func() hraft.Future { return r.raft.Barrier(enqueueTimeout) })
 }
-
-// Verify proves by a quorum that this node leads at a moment between call and return. Leader only.
-func (r *Raft) Verify(ctx context.Context) error { return r.wait(ctx, r.raft.VerifyLeader) }
 
 // TransferLeadership hands leadership to the named voter, or when to is empty to one that answers and has the most of
 // the log. A voter that does not answer is refused at once. Leader only.

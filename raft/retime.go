@@ -26,6 +26,7 @@ func (r *Raft) Retime(t lease.Timing) (settled bool, err error) {
 		}
 		r.mu.Unlock()
 	}
+	r.renew.Store(int64(t.Renew))
 	// One that is somewhat shorter only steps down sooner.
 	return running <= t.LeaderLease && t.LeaderLease <= 2*running, r.raft.ReloadConfig(rc)
 }

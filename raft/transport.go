@@ -221,7 +221,10 @@ type transport struct {
 	mu       sync.Mutex
 	answered map[hraft.ServerID]time.Time // newest answer of a peer
 	beats    map[hraft.ServerID]beat      // newest of a peer; none after a failure
-	handover time.Time                    // when a transfer of leadership was asked for last
+	heard    map[hraft.ServerID]beat      // newest renewal of a peer that stands for one
+	wakers   map[hraft.ServerID]chan struct{}
+	handle   func(hraft.RPC) // what the library does with a heartbeat
+	handover time.Time       // when a transfer of leadership was asked for last
 }
 
 // handoverPatience is how long after a transfer was asked for replication fails as the library expects: it waits for a
@@ -229,13 +232,14 @@ type transport struct {
 const handoverPatience = 15 * time.Second
 
 func newTransport(r *Raft, logger hclog.Logger) *transport {
-	return &transport{r: r, ready: make(chan struct{}), awake: make(chan struct{}, 1), begun: time.Now(), answered: map[hraft.ServerID]time.Time{}, beats: map[hraft.ServerID]beat{}, NetworkTransport: hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
-		Logger:          logger,
-		Stream:          r.stream,
-		MaxPool:         maxConns,
-		MaxRPCsInFlight: 1, // no pipelining: one way to fail less, and batches do the rest for this little traffic
-		Timeout:         rpcTimeout,
-	})}
+	return &transport{r: r, ready: make(chan struct{}), awake: make(chan struct{}, 1), begun: time.Now(), answered: map[hraft.ServerID]time.Time{},
+		beats: map[hraft.ServerID]beat{}, heard: map[hraft.ServerID]beat{}, wakers: map[hraft.ServerID]chan struct{}{}, NetworkTransport: hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
+			Logger:          logger,
+			Stream:          r.stream,
+			MaxPool:         maxConns,
+			MaxRPCsInFlight: 1, // no pipelining: one way to fail less, and batches do the rest for this little traffic
+			Timeout:         rpcTimeout,
+		})}
 }
 
 // AppendEntries implements hraft.Transport. A heartbeat fails at once; a replication lasts until it is answered, or this
@@ -243,8 +247,9 @@ func newTransport(r *Raft, logger hclog.Logger) *transport {
 func (t *transport) AppendEntries(id hraft.ServerID, target hraft.ServerAddress, req *hraft.AppendEntriesRequest, resp *hraft.AppendEntriesResponse) error {
 	<-t.ready
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0 // as in the library's transport
-	if heartbeat {
-		t.pace(id, req.Term)
+	if heartbeat && t.pace(id, req.Term) {
+		resp.Term, resp.Success = req.Term, true
+		return nil
 	}
 	pause := 10 * time.Millisecond
 	for {
@@ -256,7 +261,7 @@ func (t *transport) AppendEntries(id hraft.ServerID, target hraft.ServerAddress,
 			delete(t.beats, id)
 			t.forgo(target)
 		case heartbeat:
-			t.beats[id] = beat{req.Term, begun}
+			t.beats[id] = beat{term: req.Term, begun: begun}
 		}
 		if err == nil {
 			t.answered[id] = time.Now()
@@ -283,43 +288,63 @@ func (t *transport) forgo(target hraft.ServerAddress) { t.r.stream.forgo(target)
 // beatsPerTimeout is how often a follower hears of its leader in the time after which it stands for election: two beats may be lost.
 const beatsPerTimeout = 3
 
-// beat is a heartbeat that was answered.
+// beat is a heartbeat that was answered, or a renewal that stood for one.
 type beat struct {
 	term  uint64
 	begun time.Time
+	quiet bool // a renewal
 }
 
-// pace waits until the next heartbeat to a peer is due. The library sends five to ten in one timeout, which was the larger part
-// of what a cluster at rest used of the CPU. The first of a term, and one after a failure, are sent at once. The library counts the
-// contact from the answer, which comes after the wait.
+// pace waits until the next heartbeat to a peer is due; true: a renewal of the peer's lease has stood for it, and none is to be sent. The
+// library sends five to ten in one timeout, which was the larger part of what a cluster at rest used of the CPU. The first of a term, and
+// one after a failure, are sent at once. The library counts the contact from the answer, which comes after the wait.
 //
 // Those to all peers are due at the same instants, and so is what waits for Beat: waking up is most of what each of them costs.
-func (t *transport) pace(id hraft.ServerID, term uint64) {
-	t.mu.Lock()
-	last := t.beats[id]
-	t.mu.Unlock()
-	if last.term != term {
-		return
-	}
-	due := time.NewTimer(time.Until(t.due(last.begun)))
+func (t *transport) pace(id hraft.ServerID, term uint64) (quiet bool) {
+	due := time.NewTimer(time.Hour)
 	defer due.Stop()
-	select {
-	case <-due.C:
-		t.beat()
-	case <-t.r.ctx.Done():
+	for {
+		t.mu.Lock()
+		last, heard, wake := t.beats[id], t.heard[id], t.waker(id)
+		if last.term == term && heard.term == term && heard.begun.After(last.begun) {
+			t.beats[id] = heard
+			t.mu.Unlock()
+			return true
+		}
+		t.mu.Unlock()
+		if last.term != term {
+			return false
+		}
+		due.Reset(time.Until(t.due(last)))
+		select {
+		case <-due.C:
+			t.beat()
+			return false
+		case <-wake:
+		case <-t.r.ctx.Done():
+			return false
+		}
 	}
 }
 
-// due is the last of the common instants that is not later than one interval after the heartbeat before.
-func (t *transport) due(last time.Time) time.Time {
-	every := t.every()
-	return t.begun.Add(last.Sub(t.begun)/every*every + every)
+// due is the last of the common instants that is not later than one interval after the heartbeat before; after a renewal, when the next one
+// is not waited for any longer.
+func (t *transport) due(last beat) time.Time {
+	every, begun := t.every(), last.begun
+	if last.quiet {
+		if wait := quietFor(t.timeout(), t.r.renews()); wait > every {
+			return begun.Add(wait)
+		}
+	}
+	return t.begun.Add(begun.Sub(t.begun)/every*every + every)
 }
 
 // every is the interval of heartbeats.
-func (t *transport) every() time.Duration {
-	timeout := min(t.r.cfg.Timing.Heartbeat, t.r.raft.ReloadableConfig().HeartbeatTimeout) // whichever nodes go by while it changes
-	return interval(timeout, t.r.cfg.Timing.Renew)
+func (t *transport) every() time.Duration { return interval(t.timeout(), t.r.renews()) }
+
+// timeout is after how long without one a follower stands for election: whichever nodes go by while it changes.
+func (t *transport) timeout() time.Duration {
+	return min(t.r.cfg.Timing.Heartbeat, t.r.raft.ReloadableConfig().HeartbeatTimeout)
 }
 
 // interval is the time between two heartbeats: a third of the timeout, or as much less as it takes for one of them to come just
@@ -346,10 +371,14 @@ func (t *transport) beat() {
 
 // SetHeartbeatHandler implements hraft.Transport.
 func (t *transport) SetHeartbeatHandler(handle func(hraft.RPC)) {
-	t.NetworkTransport.SetHeartbeatHandler(func(rpc hraft.RPC) {
+	heed := func(rpc hraft.RPC) {
 		handle(rpc)
 		t.beat()
-	})
+	}
+	t.mu.Lock()
+	t.handle = handle
+	t.mu.Unlock()
+	t.NetworkTransport.SetHeartbeatHandler(heed)
 }
 
 // Beat gets a value when a heartbeat is sent or heard: what is due soon costs least then, because this process is awake. It is for

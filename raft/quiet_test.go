@@ -1,0 +1,167 @@
+package raft
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	hraft "github.com/hashicorp/raft"
+
+	"hacluster/lease"
+)
+
+// renewing has every follower renew a lease with the leader as often as its timing says, until stop is called.
+func (c *cluster) renewing(leader *node, follow bool) (stop func()) {
+	end := make(chan struct{})
+	var all sync.WaitGroup
+	for name, n := range c.nodes {
+		if n == leader {
+			continue
+		}
+		all.Go(func() {
+			tick := time.NewTicker(c.timing.Renew / 2) // this machine may be slow
+			defer tick.Stop()
+			for {
+				select {
+				case <-end:
+					return
+				case <-tick.C:
+				}
+				term := n.raft.Term()
+				if leader.raft.IsLeader() && leader.raft.Term() == term {
+					leader.raft.Heard(name, term)
+					if follow {
+						n.raft.Follow(leader.name, term)
+					}
+				}
+			}
+		})
+	}
+	return func() { close(end); all.Wait() }
+}
+
+// sent counts how many heartbeats were sent to each follower within a while.
+func (c *cluster) sent(leader *node, while time.Duration) map[hraft.ServerID]int {
+	tr := leader.raft.trans
+	out, last := map[hraft.ServerID]int{}, map[hraft.ServerID]time.Time{}
+	for end := time.Now().Add(while); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		tr.mu.Lock()
+		for id, b := range tr.beats {
+			if !b.quiet && !b.begun.Equal(last[id]) {
+				last[id] = b.begun
+				out[id]++
+			}
+		}
+		tr.mu.Unlock()
+	}
+	return out
+}
+
+// While leases are renewed no heartbeats are sent, and nobody stands for election; when they are not, heartbeats go on.
+func TestRenewalsStandForHeartbeats(t *testing.T) {
+	c, leader := three(t)
+	c.begun(leader, 2)
+	term := leader.raft.Term()
+	beats := int(2 * time.Second / leader.raft.trans.every())
+	stop := c.renewing(leader, true)
+	defer func() { stop() }()
+	for id, n := range c.sent(leader, 2*time.Second) {
+		if n > beats/4 {
+			t.Errorf("%d heartbeats to %s while leases were renewed; without, %d", n, id, beats)
+		}
+	}
+	if !leader.raft.IsLeader() || leader.raft.Term() != term {
+		t.Errorf("%s led in term %d; now term %d", leader.name, term, leader.raft.Term())
+	}
+	for name, n := range c.nodes {
+		if n != leader && n.raft.Leader() != leader.name {
+			t.Errorf("%s follows %q", name, n.raft.Leader())
+		}
+	}
+	leader.propose("while it is quiet")
+	c.everyoneHas("while it is quiet")
+
+	stop()
+	stop = func() {}
+	for _, n := range c.sent(leader, 2*time.Second) {
+		if n < beats/2 {
+			t.Errorf("%d heartbeats after the renewals had ended, want %d", n, beats)
+		}
+	}
+	if !leader.raft.IsLeader() || leader.raft.Term() != term {
+		t.Errorf("the end of the renewals cost the leadership: term %d, now %d", term, leader.raft.Term())
+	}
+}
+
+// A leader that nobody renews a lease with any more steps down as it did by heartbeats.
+func TestAQuietLeaderStepsDown(t *testing.T) {
+	c, leader := three(t)
+	c.begun(leader, 2)
+	stop := c.renewing(leader, true)
+	c.sent(leader, time.Second)
+	stop()
+	for _, n := range c.nodes {
+		if n != leader {
+			n.stop()
+		}
+	}
+	c.until("the leader steps down", func() bool { return !leader.raft.IsLeader() })
+}
+
+// A grant prolongs what a follower knows, and teaches it nothing.
+func TestWhatAGrantIsNotAHeartbeatOf(t *testing.T) {
+	c, leader := three(t)
+	f := c.follower(leader)
+	term := f.raft.Term()
+	var other string
+	for name, n := range c.nodes {
+		if n != leader && n != f {
+			other = name
+		}
+	}
+	f.raft.Follow(leader.name, term+1)
+	f.raft.Follow(leader.name, term-1)
+	f.raft.Follow(leader.name, 0)
+	f.raft.Follow(other, term)
+	if f.raft.Term() != term || f.raft.Leader() != leader.name {
+		t.Errorf("in term %d it followed %s; now term %d and %s", term, leader.name, f.raft.Term(), f.raft.Leader())
+	}
+	leader.raft.Follow(f.name, term)
+	if !leader.raft.IsLeader() {
+		t.Error("a leader follows")
+	}
+	for _, n := range c.nodes {
+		if n != f {
+			n.stop()
+		}
+	}
+	c.until("nobody leads", func() bool { return f.raft.Leader() == "" })
+	f.raft.Follow(leader.name, f.raft.Term())
+	if got := f.raft.Leader(); got != "" {
+		t.Errorf("a late grant makes %s the leader again", got)
+	}
+}
+
+func TestQuietFor(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct{ timeout, renew, want time.Duration }{
+		{150 * ms, 100 * ms, 125 * ms},
+		{250 * ms, 200 * ms, 250*ms - 250*ms/6},
+		{1500 * ms, 1000 * ms, 1250 * ms},
+		{150 * ms, 121 * ms, 0}, // a renewal that is a little late would cost the leadership
+		{150 * ms, 1000 * ms, 0},
+	} {
+		got := quietFor(c.timeout, c.renew)
+		if got != c.want || got >= c.timeout || got > 0 && got <= c.renew {
+			t.Errorf("timeout %v, renewals every %v: quiet for %v, want %v", c.timeout, c.renew, got, c.want)
+		}
+	}
+	for _, p := range lease.Profiles {
+		for _, l := range lease.Layers {
+			timing, err := lease.Derive(p, l, lease.Overrides{})
+			if err != nil || !Quiet(timing) {
+				t.Errorf("%s with %s needs heartbeats (%v)", p, l, err)
+			}
+		}
+	}
+}
