@@ -108,6 +108,21 @@ func TestAQuietLeaderStepsDown(t *testing.T) {
 	c.until("the leader steps down", func() bool { return !leader.raft.IsLeader() })
 }
 
+// A grant is contact with the leader.
+func TestAGrantIsAHeartbeat(t *testing.T) {
+	c, leader := three(t)
+	f := c.follower(leader)
+	contacts := 0
+	c.until("grants are contact with the leader", func() bool {
+		begun := time.Now()
+		f.raft.Follow(leader.name, f.raft.Term())
+		if contacts++; f.raft.raft.LastContact().Before(begun) {
+			contacts = 0 // or it knows no leader just now
+		}
+		return contacts == 5
+	})
+}
+
 // A grant prolongs what a follower knows, and teaches it nothing.
 func TestWhatAGrantIsNotAHeartbeatOf(t *testing.T) {
 	c, leader := three(t)

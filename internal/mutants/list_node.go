@@ -158,7 +158,7 @@ var nodeMutants = []mutant{
 		tests("node", "TestWhatALongerLeaseDoesNotCover")},
 	{"quiet-deaf", "a grant is no heartbeat, though the leader sends none", "raft/quiet.go",
 		"	if handle == nil {\n", "	if handle != nil {\n",
-		tests("raft", "TestRenewalsStandForHeartbeats")},
+		tests("raft", "TestAGrantIsAHeartbeat")},
 	{"quiet-any-leader", "a grant makes a leader known", "raft/quiet.go",
 		" || r.Leader() != leader {", " {",
 		tests("raft", "TestWhatAGrantIsNotAHeartbeatOf")},
