@@ -67,7 +67,7 @@ func (r *Raft) Follow(leader string, term uint64) {
 	}
 	addr := r.trans.EncodePeer(hraft.ServerID(leader), hraft.ServerAddress(leader))
 	handle(hraft.RPC{
-		Command:  &hraft.AppendEntriesRequest{RPCHeader: hraft.RPCHeader{ProtocolVersion: hraft.ProtocolVersionMax, ID: []byte(leader), Addr: addr}, Term: term, Leader: addr},
+		Command:  &hraft.AppendEntriesRequest{RPCHeader: hraft.RPCHeader{ProtocolVersion: hraft.ProtocolVersionMax, ID: []byte(leader), Addr: addr}, Term: term},
 		RespChan: make(chan hraft.RPCResponse, 1),
 	})
 }

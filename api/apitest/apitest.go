@@ -88,23 +88,34 @@ func (w *World) Status(ctx context.Context) (api.Status, error) {
 	return st, ctx.Err()
 }
 
+// Answer changes what answers writes and joins while the world is served.
+func (w *World) Answer(change func(w *World)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(w)
+}
+
 // Write is part of api.Backend.
 func (w *World) Write(_ context.Context, wr api.Write) (api.Reply, error) {
 	w.mu.Lock()
 	w.writes = append(w.writes, wr)
+	answer := w.OnWrite
 	w.mu.Unlock()
-	if w.OnWrite == nil {
+	if answer == nil {
 		return api.Reply{}, api.Errorf(api.CodeRefused, "", "this cluster takes no writes")
 	}
-	return w.OnWrite(w, wr)
+	return answer(w, wr)
 }
 
 // Join is part of api.Backend.
 func (w *World) Join(_ context.Context, j api.Join) (api.Joined, error) {
-	if w.OnJoin == nil {
+	w.mu.Lock()
+	answer := w.OnJoin
+	w.mu.Unlock()
+	if answer == nil {
 		return api.Joined{}, api.Errorf(api.CodeUnauthorized, "make a new token: hactl token", "the token is not valid")
 	}
-	return w.OnJoin(j)
+	return answer(j)
 }
 
 // Events is part of api.Backend.

@@ -23,12 +23,14 @@ func broken(t *testing.T) (*founder, machine, *desk) {
 	if code := d.hactl(bounded(t), m.args("join", "n2", f.addr, "--token", f.token.String())...); code != 0 {
 		t.Fatal(d.Err)
 	}
-	f.world.OnWrite = func(_ *apitest.World, w api.Write) (api.Reply, error) {
-		if w.Verb != api.VerbToken || w.Rejoin != "n2" {
-			t.Errorf("asked for %+v", w)
+	f.world.Answer(func(world *apitest.World) {
+		world.OnWrite = func(_ *apitest.World, w api.Write) (api.Reply, error) {
+			if w.Verb != api.VerbToken || w.Rejoin != "n2" {
+				t.Errorf("asked for %+v", w)
+			}
+			return api.Reply{Token: f.token.String()}, nil
 		}
-		return api.Reply{Token: f.token.String()}, nil
-	}
+	})
 	for name, text := range map[string]string{"raft.db": "votes", "started": "then"} {
 		if err := os.WriteFile(m.path("data/"+name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -107,11 +109,13 @@ func TestARejoinThatIsNotWantedChangesNothing(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			join := f.world.OnJoin
-			defer func() { f.world.OnJoin = join }()
+			defer f.world.Answer(func(w *apitest.World) { w.OnJoin = join })
 			if tc.refuse {
-				f.world.OnJoin = func(api.Join) (api.Joined, error) {
-					return api.Joined{}, api.Errorf(api.CodeRefused, "wait", "node n2 still owns group web")
-				}
+				f.world.Answer(func(w *apitest.World) {
+					w.OnJoin = func(api.Join) (api.Joined, error) {
+						return api.Joined{}, api.Errorf(api.CodeRefused, "wait", "node n2 still owns group web")
+					}
+				})
 			}
 			code := d.answers(t, tc.typed, append(conf, tc.more...)...)
 			if code != tc.code || !strings.Contains(d.Err.String(), tc.text) {
