@@ -154,11 +154,8 @@ const (
 // Promise is how long a promise lasts: as long as the timing says, or longer where pulses were late in the last minutes. What was late
 // once will be late again, and by more.
 func (p *Pace) Promise() time.Duration {
-	return max(p.Bound, min(gateEarly+p.Pulse+2*p.Delay(), p.Most))
+	return max(p.Bound, min(gateEarly+p.Pulse+2*max(p.worst[0], p.worst[1]), p.Most))
 }
-
-// Delay is the longest time by which pulses, or what they needed, were late in the last minutes.
-func (p *Pace) Delay() time.Duration { return max(p.worst[0], p.worst[1]) }
 
 // slack is how late a tick may be, and how much must be left beyond the end that the gate itself needs.
 func (p *Pace) slack() time.Duration { return (p.Promise() - gateEarly - p.Pulse) / 2 }

@@ -62,7 +62,7 @@ func TestAPromiseLastsAsLongAsPulsesWereLate(t *testing.T) {
 			p := noisy(t)
 			p.late(100)
 			p.is(PulseFree, answersLate)
-			p.promises(45 + 20 + 2*60) // the answer that was 100 ms old at the last tick without it was late by 60 at the one before
+			p.promises(45 + 20 + 2*60) // at the last tick before the answers came the newest pulse with one was 80 ms old
 		},
 		"and what comes late while nothing is promised": func(t *testing.T) {
 			p := newPacing(t)

@@ -49,6 +49,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 		return n.clock().Add(left) // what was killed is not started again, and addresses live on until then
 	}
 	began, st := n.clock(), n.raft.State()
+	up, _ := n.renewer.caughtUp(st.Index) // before the lease is read: what a grant changes meanwhile takes another round
 	if err := st.Check(); err != nil {
 		n.giveUp(err)
 		return time.Time{}
@@ -104,7 +105,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 	n.slots.drainReports(plan.Report)
 	n.ladder.heard(n.deadMan.Told())
 	plan.Report.Ladder = n.ladder.pending(st, n.name)
-	if up, _ := n.renewer.caughtUp(st.Index); up {
+	if up {
 		n.listener.caughtUp()
 		n.slots.laps.begin()
 	}
@@ -112,7 +113,7 @@ func (n *Node) act(ctx context.Context) time.Time {
 	n.leader.moves.lend(plan.Report, n.name)
 	n.renewer.say(plan.Report)
 	n.progress.Store(n.clock().UnixNano())
-	n.whole(began, st, local, fronts, holding)
+	n.whole(began, up, st, local, fronts, holding)
 	return earliest(plan.Wake, wake)
 }
 

@@ -60,7 +60,7 @@ type gatekeeper struct {
 // front is an address of this node as the act loop sees it.
 type front struct {
 	addr     netip.Addr
-	group    string
+	group    string    // of it
 	possible bool      // this node may own its group, or still has it from a time when it might
 	absent   bool      // the kernel says that it is not on this node, not for open connections either, and nobody is adding it
 	until    time.Time // it is online under a lease that ends then; zero: it is not

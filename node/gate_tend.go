@@ -13,7 +13,7 @@ import (
 // returns what had closed and was opened again.
 //
 // An address that serves already is opened before it is guarded, so that no packet is lost; one that is not here, or that neither lease nor
-// pulses let serve now, is guarded closed. Nothing is opened but what is online under a lease now, and nothing that is open is ever closed here.
+// pulses let serve now, is guarded closed. Nothing is opened but what is online under a lease now, and nothing else that is open is ever closed here.
 func (g *gatekeeper) tend(fronts []front) (reopened []netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -77,8 +77,7 @@ func heldUntil(holding map[string]bool, leased map[string]time.Time) (until time
 }
 
 // whole notes what a whole round went by.
-func (n *Node) whole(began time.Time, st placement.State, local placement.Local, fronts []front, holding map[string]bool) {
-	up, _ := n.renewer.caughtUp(st.Index)
+func (n *Node) whole(began time.Time, up bool, st placement.State, local placement.Local, fronts []front, holding map[string]bool) {
 	addrs := map[netip.Addr]string{}
 	for _, f := range fronts {
 		if !f.until.IsZero() {

@@ -133,8 +133,8 @@ func (p *pulser) tick(ctx context.Context) time.Duration {
 		p.pace.Pulse, p.pace.Bound, p.pace.Most = t.Pulse, t.PulseBound, t.PulseMost()
 	}
 	until, free := p.holder.Until(voters, p.n.name)
-	age := p.age(voters, 0, now)
-	in := lease.PaceInput{Wanted: wanted, Heard: age <= 9*t.Pulse/4, Spare: p.age(voters, 1, now) <= 7*t.Pulse/2, Armed: gate.armed, Left: until.Sub(now), Age: age}
+	age, spare := p.ages(voters, now)
+	in := lease.PaceInput{Wanted: wanted, Heard: age <= 9*t.Pulse/4, Spare: spare <= 7*t.Pulse/2, Armed: gate.armed, Left: until.Sub(now), Age: age}
 	if free {
 		in.Left = p.pace.Promise()
 	}
@@ -205,22 +205,22 @@ func (p *pulser) rest(voters []string, free bool) time.Duration {
 	return wait
 }
 
-// age is how long ago the newest pulse was sent that so many voters have answered as a promise needs, this one among them, and a number to
-// spare; forever if they have answered none. The caller holds mu.
-func (p *pulser) age(voters []string, spare int, now time.Time) time.Duration {
-	var ages []time.Duration
+// ages is how long ago the newest pulse was sent that so many voters have answered as a promise needs, this one among them, and that one more
+// has; forever if they have answered none. The caller holds mu.
+func (p *pulser) ages(voters []string, now time.Time) (enough, spare time.Duration) {
+	all := make([]time.Duration, 0, len(voters)+2)
 	for _, v := range voters {
 		if v == p.n.name {
-			ages = append(ages, 0)
+			all = append(all, 0)
 		} else if l := p.lines[v]; l != nil {
-			ages = append(ages, now.Sub(l.heard))
+			all = append(all, now.Sub(l.heard))
+		} else {
+			all = append(all, forever)
 		}
 	}
-	slices.Sort(ages)
-	if need := len(voters)/2 + spare; need < len(ages) {
-		return ages[need]
-	}
-	return forever
+	all = append(all, forever, forever) // no voter, or none to spare
+	slices.Sort(all)
+	return all[len(voters)/2], all[len(voters)/2+1]
 }
 
 // due lists who is sent a pulse now: everybody each time while answers are counted, else who has not answered yet that nothing is

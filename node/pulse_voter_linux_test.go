@@ -109,7 +109,7 @@ func (v *voter) asked(node string) attest {
 func (v *voter) attests(q attest) bool { return v.listener.attest(v.t.Context(), q) }
 
 // A voter that has lost its bars does not know how long one may last before it knows by which timing the cluster lives: a process begins
-// with the one that is built in (S1).
+// with the one that it followed when it ran last, or with the one that is built in (S1).
 func TestAVoterThatLostItsBarsWaitsUntilItKnowsHowLongTheyLast(t *testing.T) {
 	needBootID(t)
 	v := newVoter(t)

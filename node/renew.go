@@ -103,7 +103,7 @@ func (r *renewer) loop(ctx context.Context) {
 			wait /= 4
 		}
 		timer.Reset(wait)
-		if now := time.Now(); !r.due(ctx, changed, timer, now.Add(wait-wait/8), now.Add(wait)) {
+		if now := time.Now(); !r.due(ctx, changed, r.n.raft.Beat(), timer, now.Add(wait-wait/8), now.Add(wait)) {
 			return
 		}
 	}
@@ -111,7 +111,7 @@ func (r *renewer) loop(ctx context.Context) {
 
 // due waits until the lease is to be renewed; false: ctx has ended. A heartbeat shortly before the time is taken for it: this
 // process is awake then, and so is the leader. So is an instant at which the leader wants it.
-func (r *renewer) due(ctx context.Context, changed <-chan struct{}, timer *time.Timer, soon, latest time.Time) bool {
+func (r *renewer) due(ctx context.Context, changed, beat <-chan struct{}, timer *time.Timer, soon, latest time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():
@@ -126,7 +126,7 @@ func (r *renewer) due(ctx context.Context, changed <-chan struct{}, timer *time.
 			if !next.Before(soon) && next.Before(latest) {
 				timer.Reset(time.Until(next))
 			}
-		case <-r.n.raft.Beat():
+		case <-beat:
 			if !time.Now().Before(soon) {
 				return true
 			}

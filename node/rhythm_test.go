@@ -1,6 +1,8 @@
 package node
 
 import (
+	"cmp"
+	"context"
 	"testing"
 	"time"
 )
@@ -28,5 +30,53 @@ func TestRenewalsComeTogether(t *testing.T) {
 	}
 	if got := rhythm(base, 0); got != 0 {
 		t.Errorf("without an interval: %v", got)
+	}
+}
+
+// The leader's word for the next renewal counts where it is neither too soon nor later than the renewal is due; a word of a grant before is
+// forgotten, and so is a heartbeat that comes too soon.
+func TestTheRenewalsOfANodeComeInTime(t *testing.T) {
+	const far = time.Hour // as good as never here
+	for name, c := range map[string]struct {
+		next []time.Duration // what grants say
+		beat time.Duration   // when a heartbeat comes
+		late time.Duration   // when it is due anyway; far if not set
+		want time.Duration   // no sooner
+		ever bool            // it is due before the end of the test
+	}{
+		"in time":            {next: []time.Duration{30 * time.Millisecond}, want: 30 * time.Millisecond, ever: true},
+		"the newest word":    {next: []time.Duration{10 * time.Millisecond, 40 * time.Millisecond}, want: 40 * time.Millisecond, ever: true},
+		"too soon":           {next: []time.Duration{time.Millisecond}},
+		"later than due":     {next: []time.Duration{far}, late: 20 * time.Millisecond, want: 20 * time.Millisecond, ever: true},
+		"heartbeat":          {beat: 20 * time.Millisecond, want: 10 * time.Millisecond, ever: true},
+		"heartbeat too soon": {beat: time.Nanosecond},
+		"nothing":            {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			r := &renewer{next: make(chan time.Time, 1)}
+			for _, d := range c.next {
+				r.keepTime(began.Add(d))
+			}
+			soon := began.Add(10 * time.Millisecond)
+			if !c.ever { // whatever this machine does meanwhile, it stays too soon
+				soon = began.Add(far / 2)
+				time.AfterFunc(100*time.Millisecond, cancel)
+			}
+			beat := make(chan struct{}, 1)
+			if c.beat > 0 {
+				time.AfterFunc(c.beat, func() { beat <- struct{}{} })
+			}
+			late := cmp.Or(c.late, far)
+			timer := time.NewTimer(late)
+			defer timer.Stop()
+			due := r.due(ctx, nil, beat, timer, soon, began.Add(late))
+			if took := time.Since(began); due != c.ever || took < c.want {
+				t.Errorf("due: %v after %v", due, took)
+			}
+		})
 	}
 }

@@ -59,14 +59,8 @@ func (r *Raft) Follow(leader string, term uint64) {
 	if term == 0 || leader == r.cfg.Name || r.raft.State() != hraft.Follower || r.Term() != term || r.Leader() != leader {
 		return
 	}
-	r.trans.mu.Lock()
-	handle := r.trans.handle
-	r.trans.mu.Unlock()
-	if handle == nil {
-		return
-	}
 	addr := r.trans.EncodePeer(hraft.ServerID(leader), hraft.ServerAddress(leader))
-	handle(hraft.RPC{
+	r.trans.handle(hraft.RPC{
 		Command:  &hraft.AppendEntriesRequest{RPCHeader: hraft.RPCHeader{ProtocolVersion: hraft.ProtocolVersionMax, ID: []byte(leader), Addr: addr}, Term: term},
 		RespChan: make(chan hraft.RPCResponse, 1),
 	})

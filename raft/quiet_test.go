@@ -157,6 +157,28 @@ func TestWhatAGrantIsNotAHeartbeatOf(t *testing.T) {
 	}
 }
 
+// A node begins with Raft timers of the gate and renewals of the address lifetime (package node), and learns the cluster's timing then.
+func TestHeartbeatsAreLeftOutByTheTimingInForce(t *testing.T) {
+	c := newCluster(t)
+	gate, err := lease.Derive(lease.LAN, lease.Gate, lease.Overrides{})
+	c.must(err)
+	c.timing.Heartbeat, c.timing.Election, c.timing.LeaderLease = gate.Heartbeat, gate.Election, gate.LeaderLease
+	tr := c.form().raft.trans
+	waits := func() time.Duration {
+		last := beat{begun: time.Now(), quiet: true}
+		return tr.due(last).Sub(last.begun)
+	}
+	if got := waits(); got > tr.every() {
+		t.Errorf("a heartbeat waits %v for a renewal, which comes each %v", got, c.timing.Renew)
+	}
+	if _, err := tr.r.Retime(gate); err != nil {
+		t.Fatal(err)
+	}
+	if got := waits(); got <= gate.Renew || got >= gate.Heartbeat {
+		t.Errorf("a heartbeat waits %v for a renewal that comes each %v, with a timeout of %v", got, gate.Renew, gate.Heartbeat)
+	}
+}
+
 func TestQuietFor(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct{ timeout, renew, want time.Duration }{

@@ -218,13 +218,14 @@ type transport struct {
 	awake chan struct{} // a heartbeat is sent, or was heard
 	begun time.Time     // heartbeats are due at whole intervals from here
 
+	handle func(hraft.RPC) // what the library does with a heartbeat; it says so before it is there
+
 	mu       sync.Mutex
 	answered map[hraft.ServerID]time.Time // newest answer of a peer
 	beats    map[hraft.ServerID]beat      // newest of a peer; none after a failure
 	heard    map[hraft.ServerID]beat      // newest renewal of a peer that stands for one
 	wakers   map[hraft.ServerID]chan struct{}
-	handle   func(hraft.RPC) // what the library does with a heartbeat
-	handover time.Time       // when a transfer of leadership was asked for last
+	handover time.Time // when a transfer of leadership was asked for last
 }
 
 // handoverPatience is how long after a transfer was asked for replication fails as the library expects: it waits for a
@@ -371,14 +372,11 @@ func (t *transport) beat() {
 
 // SetHeartbeatHandler implements hraft.Transport.
 func (t *transport) SetHeartbeatHandler(handle func(hraft.RPC)) {
-	heed := func(rpc hraft.RPC) {
+	t.handle = handle
+	t.NetworkTransport.SetHeartbeatHandler(func(rpc hraft.RPC) {
 		handle(rpc)
 		t.beat()
-	}
-	t.mu.Lock()
-	t.handle = handle
-	t.mu.Unlock()
-	t.NetworkTransport.SetHeartbeatHandler(heed)
+	})
 }
 
 // Beat gets a value when a heartbeat is sent or heard: what is due soon costs least then, because this process is awake. It is for

@@ -98,7 +98,7 @@ var pulseNodeMutants = []mutant{
 		"now.Sub(p.since) > 0 && !in.Armed.After(now.Add(p.Promise()))", "now.Sub(p.since) > 0",
 		tests("lease", "TestPace")},
 	{"promise-never-longer", "a machine that stood still for a moment promises as before, until it stands still for longer", "lease/pace.go",
-		"return max(p.Bound, min(gateEarly+p.Pulse+2*p.Delay(), p.Most))", "return p.Bound",
+		"return max(p.Bound, min(gateEarly+p.Pulse+2*max(p.worst[0], p.worst[1]), p.Most))", "return p.Bound",
 		tests("lease", "TestAPromiseLastsAsLongAsPulsesWereLate")},
 	{"promise-of-the-cut-off", "a node that was cut off takes that for a delay, and is replaced late for minutes", "lease/pace.go",
 		"	if p.delay <= p.Most {\n", "	if p.delay > 0 {\n",

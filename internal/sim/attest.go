@@ -251,7 +251,7 @@ func (l *leader) lapses(now time.Time) map[string]placement.Lapse {
 			continue
 		}
 		name := w.nodes[i].name
-		out[name] = placement.Lapse{Silent: now.Sub(l.p.voter.ledger.Heard(name)), Bound: l.p.bound(), By: slices.Sorted(maps.Keys(q.yes))}
+		out[name] = placement.Lapse{Silent: now.Sub(l.p.voter.ledger.Heard(name)), Bound: l.p.voter.ledger.Bound(name), By: slices.Sorted(maps.Keys(q.yes))}
 	}
 	return out
 }
