@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"hacluster/internal/nowait"
 	"hacluster/resources"
 )
 
@@ -90,8 +91,9 @@ type keeper struct {
 	path, boot string
 
 	file   *os.File // nil: not written by this process
-	now    held     // as on the file
-	former *held    // left by a process before; it stands until this one has a lease: it may know better what runs
+	brief  nowait.Brief
+	now    held  // as on the file
+	former *held // left by a process before; it stands until this one has a lease: it may know better what runs
 	kill   []resources.Spec
 	failed bool
 }
@@ -138,7 +140,7 @@ func (k *keeper) deadline(until int64) {
 		k.save(next)
 		return
 	}
-	if _, err := k.file.WriteAt([]byte(next.head(k.boot)), 0); err != nil {
+	if err := k.brief.WriteAt(k.file, []byte(next.head(k.boot))); err != nil {
 		k.complain(err)
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacluster/internal/boottime"
+	"hacluster/internal/nowait"
 )
 
 // Will is a small file, in memory, that outlives the process: until when its lease lasts, and who granted it. The next process reads it and
@@ -15,8 +16,9 @@ import (
 type Will struct {
 	Leader string // who granted that lease: of the process before until this one sets it; empty: not known
 
-	file *os.File // nil: cannot be kept; a restart then finds nothing covered
-	boot string
+	file  *os.File // nil: cannot be kept; a restart then finds nothing covered
+	brief nowait.Brief
+	boot  string
 }
 
 // OpenWill opens the file and returns what the process before this one left. No lease can be longer than limit from now.
@@ -56,7 +58,7 @@ func ParseWill(text, boot string) time.Time {
 func (w *Will) Leave(until time.Time) {
 	if w.file != nil {
 		// Always of one length: a shorter text would leave the end of the one before.
-		w.file.WriteAt([]byte(fmt.Sprintf("%s %020d %-64.64s\n", w.boot, until.UnixNano(), w.Leader)), 0)
+		w.brief.WriteAt(w.file, []byte(fmt.Sprintf("%s %020d %-64.64s\n", w.boot, until.UnixNano(), w.Leader)))
 	}
 }
 

@@ -128,13 +128,13 @@ func (s *kernelSocket) transact(c *batch) error {
 	flags := c.b[c.last+6:]
 	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
 	binary.NativeEndian.PutUint32(c.b[c.last+8:], s.seq)
-	if err := s.send(c.b); err != nil {
+	if err := s.change(c.b); err != nil {
 		return err
 	}
 	through := false
 	var errs []error
 	for {
-		msgs, err := s.receive(unix.MSG_DONTWAIT)
+		msgs, err := s.answer()
 		if errors.Is(err, unix.EAGAIN) {
 			break
 		}

@@ -25,7 +25,7 @@ var allowed = map[string][]string{
 	"lease":                    {},
 	"health":                   {"internal/urgency"},
 	"resources":                {"internal/boottime", "internal/urgency"},
-	"vip":                      {"internal/boottime"},
+	"vip":                      {"internal/boottime", "internal/nowait"},
 	"internal/boottime":        {},
 	"internal/urgency":         {},
 	"internal/nowait":          {},
