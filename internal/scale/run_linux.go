@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ import (
 // options are the flags.
 type options struct {
 	nodes, groups []int
+	most          int
 	span, settle  time.Duration
 	profile, bin  string
 	moves, write  bool
@@ -57,6 +59,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.SetOutput(stderr)
 	f.Func("nodes", "numbers of nodes (default 3,9,16)", list(&o.nodes))
 	f.Func("groups", "numbers of groups (default 1,10,100)", list(&o.groups))
+	f.IntVar(&o.most, "most", 0, "leave out cells with more than so many nodes x groups (default: none)")
 	f.DurationVar(&o.span, "span", 30*time.Second, "how long to measure at rest")
 	f.DurationVar(&o.settle, "settle", 10*time.Second, "how long to wait before that")
 	f.StringVar(&o.profile, "timing", "lan", "profile of timing")
@@ -77,7 +80,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// measure goes through the cells; one that does not succeed is told, and the next begins.
+// measure goes through the cells; one that does not succeed is told, and the next begins. An interrupt ends the measuring; what was measured
+// before is reported.
 func (o options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 	bin := o.bin
 	if bin == "" {
@@ -94,9 +98,9 @@ func (o options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 	var cells []Cell
 	for _, nodes := range o.nodes {
 		cells = append(cells, o.cluster(ctx, bin, nodes, stderr)...)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	}
+	if len(cells) == 0 {
+		return cmp.Or(ctx.Err(), errors.New("nothing was measured"))
 	}
 	text := table(cells, o.profile, machine())
 	if o.bench != "" {
@@ -140,6 +144,9 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 	}
 	defer end()
 	for _, groups := range o.groups {
+		if ctx.Err() != nil || o.most > 0 && nodes*groups > o.most {
+			continue
+		}
 		cell := Cell{Nodes: nodes, Groups: groups}
 		begun := time.Now()
 		err := func() (err error) {
@@ -164,6 +171,9 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 			}
 			return c.die(ctx, groups, &cell)
 		}()
+		if ctx.Err() != nil {
+			return cells // of this one nothing is known
+		}
 		if err != nil {
 			cell.Failed, _, _ = strings.Cut(err.Error(), "\n")
 		}
@@ -171,9 +181,6 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 		cells = append(cells, cell)
 		if err != nil || o.moves {
 			end()
-		}
-		if ctx.Err() != nil {
-			return cells
 		}
 	}
 	return cells
