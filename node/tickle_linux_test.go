@@ -186,7 +186,7 @@ func TestTheNewOwnerTicklesWhatTheLostOneLeft(t *testing.T) {
 	}
 }
 
-// Each is sent three times within a second, and not all at once.
+// Each is sent several times, for longer than a neighbour is asked for once, and those of one time not at once.
 func TestTicklesAreSpread(t *testing.T) {
 	b := newDrainBench(t)
 	b.start(3, nil)
@@ -194,7 +194,7 @@ func TestTicklesAreSpread(t *testing.T) {
 	begun := time.Now()
 	sent, err := b.tickleAll(t.Context(), s, many)
 	took := time.Since(begun)
-	if sent != 3*len(many) || err != nil {
+	if sent != len(tickleAt)*len(many) || err != nil {
 		t.Fatalf("%d were sent, %v", sent, err)
 	}
 	count := map[vip.Conn]int{}
@@ -202,22 +202,40 @@ func TestTicklesAreSpread(t *testing.T) {
 		count[c]++
 	}
 	for _, c := range many {
-		if count[c] != tickleTimes {
+		if count[c] != len(tickleAt) {
 			t.Fatalf("%v was sent %d times", c, count[c])
 		}
 	}
-	per := len(s.at) / tickleTimes
+	per := len(s.at) / len(tickleAt)
 	t.Logf("%d packets in %d parts took %v", sent, len(s.at), took)
-	for i := range tickleTimes {
-		if d := s.at[(i+1)*per-1].Sub(s.at[i*per]); d < tickleSpread*3/4 && s.at[i*per].Sub(begun) < time.Duration(i)*tickleApart+tickleSpread/4 {
+	for i, after := range tickleAt {
+		if d := s.at[(i+1)*per-1].Sub(s.at[i*per]); d < tickleSpread*3/4 && s.at[i*per].Sub(begun) < after+tickleSpread/4 {
 			t.Errorf("time %d: all were sent within %v", i, d)
 		}
-		if d := s.at[i*per].Sub(begun); d < time.Duration(i)*tickleApart {
+		if d := s.at[i*per].Sub(begun); d < after {
 			t.Errorf("time %d began after %v", i, d)
 		}
 	}
-	if len(s.at) < tickleTimes*vip.MaxTickles/tickleAtOnce || took < 2*tickleApart {
+	if len(s.at) < len(tickleAt)*vip.MaxTickles/tickleAtOnce || took < 2*time.Second {
 		t.Errorf("%d parts in %v", len(s.at), took)
+	}
+}
+
+// A time that the lease did not allow is left out, and the next is not.
+func TestATimeWithoutALeaseIsLeftOut(t *testing.T) {
+	b := newDrainBench(t)
+	l := &leaseOf{word: word{true}, end: boottime.Now().Add(time.Minute)}
+	b.lease = l
+	b.start(3, nil)
+	s := &sends{then: func(times int) {
+		if times == 1 {
+			l.set(boottime.Now())
+			time.AfterFunc((tickleAt[1]+tickleAt[2])/2, func() { l.set(boottime.Now().Add(time.Minute)) })
+		}
+	}}
+	sent, err := b.tickleAll(t.Context(), s, someConns("198.18.0.100", "198.18.0.3", 2))
+	if n := 2 * len(tickleAt); sent >= n || sent < n-4 || err != nil {
+		t.Errorf("%d of %d were sent, %v", sent, n, err)
 	}
 }
 
@@ -279,7 +297,7 @@ func TestTicklesThatWereInterruptedAreBegunAnew(t *testing.T) {
 		}
 		return nil
 	})
-	if err := waits.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+	if err := waits.SetReadDeadline(time.Now().Add(tickleAt[len(tickleAt)-1] + 500*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := waits.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {

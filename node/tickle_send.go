@@ -11,9 +11,12 @@ import (
 	"hacluster/vip"
 )
 
+// tickleAt are the times at which each client is sent a tickle, from the announcement on. It may not have reached the client when the
+// first come, and where the way there is not known yet the kernel keeps few packets for it: it asks again after a second (RETRANS_TIMER
+// of RFC 4861 10). One that comes too often is nothing to a client that has noticed, nor to one that has connected again.
+var tickleAt = []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 1500 * time.Millisecond, 2 * time.Second, 3 * time.Second}
+
 const (
-	tickleTimes  = 3                      // a client may still send to the lost owner when the first comes
-	tickleApart  = 250 * time.Millisecond // from the beginning of one time to that of the next
 	tickleSpread = 200 * time.Millisecond // over which the packets of one time are spread
 	tickleAtOnce = 64                     // packets without a pause, and without asking the lease anew
 )
@@ -91,30 +94,48 @@ func (a *address) tickledAll(epoch uint64) {
 	}
 }
 
-// tickleAll sends to all of them, several times. The error is the first of a packet that did not leave, or why it was ended.
-func (a *address) tickleAll(ctx context.Context, from tickler, lost []vip.Conn) (sent int, first error) {
+// tickleAll sends to all of them, several times. A time that the lease or the gate does not allow is left out. The error is the first of a
+// packet that did not leave, or why the last time was left out.
+func (a *address) tickleAll(ctx context.Context, from tickler, lost []vip.Conn) (sent int, err error) {
 	begun := time.Now()
-	for round := range tickleTimes {
-		at := begun.Add(time.Duration(round) * tickleApart)
-		if err := a.pause(ctx, at); err != nil {
+	var first, ended error
+	for _, after := range tickleAt {
+		one, err := a.tickleOnce(ctx, from, lost, begun.Add(after))
+		if sent += one; ctx.Err() != nil {
 			return sent, err
 		}
-		left, err := a.vips.Unknown(a.spec.Address.Addr(), lost)
-		if err == nil {
-			err = a.isHeld()
+		if ended = nil; errors.Is(err, errTickleEnded) {
+			ended = err
+		} else if first == nil {
+			first = err
 		}
-		if err != nil {
+	}
+	if ended != nil {
+		return sent, ended
+	}
+	return sent, first
+}
+
+// tickleOnce sends to all of them that have not come again.
+func (a *address) tickleOnce(ctx context.Context, from tickler, lost []vip.Conn, at time.Time) (sent int, first error) {
+	if err := a.pause(ctx, at); err != nil {
+		return 0, err
+	}
+	left, err := a.vips.Unknown(a.spec.Address.Addr(), lost)
+	if err == nil {
+		err = a.isHeld()
+	}
+	if err != nil {
+		return 0, err
+	}
+	done := 0
+	for some := range slices.Chunk(left, tickleAtOnce) {
+		if err := a.pause(ctx, at.Add(tickleSpread*time.Duration(done)/time.Duration(len(left)))); err != nil {
 			return sent, err
 		}
-		done := 0
-		for some := range slices.Chunk(left, tickleAtOnce) {
-			if err := a.pause(ctx, at.Add(tickleSpread*time.Duration(done)/time.Duration(len(left)))); err != nil {
-				return sent, err
-			}
-			one, err := from.Send(some)
-			if sent, done = sent+one, done+len(some); first == nil {
-				first = err
-			}
+		one, err := from.Send(some)
+		if sent, done = sent+one, done+len(some); first == nil {
+			first = err
 		}
 	}
 	return sent, first

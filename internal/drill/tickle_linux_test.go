@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hacluster/internal/lab"
 )
 
 // waiter is a client that waits for an answer, or for nothing, on an open connection.
@@ -122,6 +124,7 @@ func noticed(t *testing.T, o Options) {
 		for range all {
 			<-done
 		}
+		seen := len(all)
 		for _, w := range all {
 			after := w.at.Sub(taken).Round(time.Millisecond)
 			t.Logf("%s, %s: %v, %s after the new owner's first answer", fault, w.kind, w.err, after)
@@ -130,7 +133,11 @@ func noticed(t *testing.T, o Options) {
 				t.Errorf("%s, %s: the client noticed %v although nobody told it: this test shows nothing", fault, w.kind, w.err)
 			case !off && (!errors.Is(w.err, unix.ECONNRESET) || after > time.Second):
 				t.Errorf("%s, %s: the client got %v after %s", fault, w.kind, w.err, after)
+				seen--
 			}
+		}
+		if seen < len(all) {
+			t.Errorf("%s, taken %s after it:\n%s", fault, taken.Sub(mark).Round(time.Millisecond), c.aboutTickles(ctx, Other(from), mark))
 		}
 		if !off {
 			c.recorded(ctx, t, from, len(all))
@@ -143,6 +150,24 @@ func noticed(t *testing.T, o Options) {
 			t.Errorf("%s: %s, %v", fault, out.Breach(), err)
 		}
 	}
+}
+
+// aboutTickles is what tells why clients did not notice: what the new owner said since, and whom it and the client take for their
+// neighbours.
+func (c *Cluster) aboutTickles(ctx context.Context, owner string, since time.Time) string {
+	log, err := os.ReadFile(c.Agent(owner).Log)
+	text := fmt.Sprintln(owner, err)
+	for line := range strings.Lines(string(log)) {
+		stamp, _, _ := strings.Cut(line, " ")
+		if stamp, ok := strings.CutPrefix(stamp, "time="); ok && stamp >= since.UTC().Format(time.RFC3339) {
+			text += line
+		}
+	}
+	for _, n := range []*lab.Node{c.Lab.Node(owner), c.Lab.Client()} {
+		out, err := n.Command(ctx, "ip", "-s", "neigh").CombinedOutput()
+		text += fmt.Sprintf("neighbours:\n%s%v\n", out, err)
+	}
+	return text
 }
 
 // loseOwner takes the owner away without a word, and gives what brings it back.
