@@ -150,6 +150,9 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 		cell := Cell{Nodes: nodes, Groups: groups}
 		begun := time.Now()
 		err := func() (err error) {
+			if err := neighbours(nodes, neighboursFile); err != nil {
+				return err
+			}
 			if c == nil {
 				if c, err = form(ctx, bin, o.profile, nodes); err != nil {
 					return err
@@ -175,7 +178,7 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 			return cells // of this one nothing is known
 		}
 		if err != nil {
-			cell.Failed, _, _ = strings.Cut(err.Error(), "\n")
+			cell.Failed = why(err)
 		}
 		fmt.Fprintf(stderr, "scale: %d nodes, %d groups: %s, all agents together %.0f %% of a core %s\n", nodes, groups, time.Since(begun).Round(time.Second), cell.Total, cell.Failed)
 		cells = append(cells, cell)
@@ -184,6 +187,15 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 		}
 	}
 	return cells
+}
+
+// why is the first line of an error, without the command that ended with it: that may show a token.
+func why(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	if at := strings.LastIndex(line, "hactl: "); at >= 0 {
+		line = line[at:]
+	}
+	return line
 }
 
 // machine says what it was measured on.
