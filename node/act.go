@@ -18,28 +18,60 @@ import (
 // idle is how long the act loop sleeps when nothing is to be expected; a safety net, never the mechanism.
 const idle = 2 * time.Second
 
+// A round that took longer than restAfter, as with very many groups, is followed by a rest as long as itself, of restMost at most: what
+// this process does beside it, renewals above all, must get the processor, too, when each of a thousand starts wakes the loop.
+const (
+	restAfter = 10 * time.Millisecond
+	restMost  = 50 * time.Millisecond
+)
+
 // actLoop is what this node does about the groups: gather, decide, act, wait. Level-triggered; an event only wakes it.
 func (n *Node) actLoop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var due time.Time      // of the next round, if nothing wakes the loop
+	var rest time.Duration // under way
 	for {
+		wake := n.actWake
+		if rest > 0 {
+			wake = nil
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-n.actWake:
+		case <-wake:
 		case <-n.grantWake:
 			if n.prolong() {
 				continue
 			}
-		case <-timer.C:
+		case now := <-timer.C:
+			if rest > 0 {
+				rest = 0
+				timer.Reset(max(0, due.Sub(now)))
+				continue
+			}
 		}
+		began := time.Now()
 		next := n.act(ctx)
 		wait := idle
 		if !next.IsZero() {
 			wait = max(0, min(idle, next.Sub(n.clock())))
 		}
+		now := time.Now()
+		due, rest = now.Add(wait), restFor(now.Sub(began))
+		if rest > 0 {
+			wait = rest
+		}
 		timer.Reset(wait)
 	}
+}
+
+// restFor is how long the loop rests after a round.
+func restFor(took time.Duration) time.Duration {
+	if took <= restAfter {
+		return 0
+	}
+	return min(took, restMost)
 }
 
 // act runs one round and returns when the next one is due.

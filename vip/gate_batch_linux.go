@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// batchMost is how many addresses one transaction is about at most. Each takes it up to 540 bytes, and the kernel takes no message that is
+// longer than the send buffer of the socket (EMSGSIZE), 208 KiB where nobody has changed net.core.wmem_default.
+const batchMost = 200
+
 // batch is one transaction about elements of sets: all of it happens or nothing. A renewal every 100 ms is most of what an owner
 // at rest does, so it does not go through the library, which asks for an answer to each message and takes two system calls to
 // read one; this takes three for all.

@@ -252,10 +252,23 @@ func (m *Manager) RenewUntil(addrs []netip.Addr, until time.Time) error {
 func (m *Manager) arming(addrs []netip.Addr, until time.Time, fresh bool) error {
 	m.gate.mu.Lock()
 	defer m.gate.mu.Unlock()
-	todo := make([]netip.Addr, len(addrs))
+	all := make([]netip.Addr, len(addrs))
 	for i, a := range addrs {
-		todo[i] = plain(a)
+		all[i] = plain(a)
 	}
+	var errs []error
+	for some := range slices.Chunk(all, batchMost) {
+		err := m.armSome(some, until, fresh)
+		if errs = append(errs, err); err != nil && !errors.Is(err, ErrClosed) {
+			return errors.Join(errs...)
+		}
+	}
+	m.gate.side = 1 - m.gate.side // not sooner: each transaction leaves the other side as it was
+	return errors.Join(errs...)
+}
+
+// armSome arms as many as fit into one transaction. Those that had closed are reported as ErrClosed, and the others are armed.
+func (m *Manager) armSome(todo []netip.Addr, until time.Time, fresh bool) error {
 	var gone []error
 	for try := 0; len(todo) > 0; {
 		err := m.armGate(todo, until, fresh)
@@ -319,7 +332,6 @@ func (m *Manager) armGate(addrs []netip.Addr, until time.Time, fresh bool) error
 	if err := m.commit(c); err != nil {
 		return err
 	}
-	m.gate.side = 1 - m.gate.side
 	if m.gate.ends == nil {
 		m.gate.ends = map[netip.Addr]time.Time{}
 	}

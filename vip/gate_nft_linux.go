@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -60,25 +61,33 @@ type elements interface {
 	SetDeleteElements(*nftables.Set, []nftables.SetElement) error
 }
 
-// turn sends one transaction about addresses.
+// turn sends transactions about addresses, as many as it takes.
 func (m *Manager) turn(doing string, addrs []netip.Addr, add func(elements, lane, []nftables.SetElement) error) error {
-	if len(addrs) == 0 {
-		return nil
-	}
 	m.gate.mu.Lock()
 	defer m.gate.mu.Unlock()
-	c := newBatch()
-	err := byLane(addrs, func(l lane, e []nftables.SetElement) error { return add(c, l, e) })
-	if err == nil {
-		err = m.commit(c)
-	}
-	if errors.Is(err, unix.ENOENT) {
-		err = errors.Join(ErrNoGate, err)
-	}
-	if err != nil {
-		return fmt.Errorf("%s %v: %w", doing, addrs, err)
+	for some := range slices.Chunk(addrs, batchMost) {
+		c := newBatch()
+		err := byLane(some, func(l lane, e []nftables.SetElement) error { return add(c, l, e) })
+		if err == nil {
+			err = m.commit(c)
+		}
+		if errors.Is(err, unix.ENOENT) {
+			err = errors.Join(ErrNoGate, err)
+		}
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", doing, few(some), err)
+		}
 	}
 	return nil
+}
+
+// few names the first of many addresses.
+func few(addrs []netip.Addr) string {
+	const most = 4
+	if len(addrs) <= most+1 {
+		return fmt.Sprint(addrs)
+	}
+	return fmt.Sprintf("%v and %d more", addrs[:most], len(addrs)-most)
 }
 
 // byLane calls add for each lane that some of the addresses belong to: IPv4 has two, for IP and for ARP.

@@ -4,6 +4,12 @@ package main
 // keeps on disk.
 
 var gateMutants = []mutant{
+	{"gate-one-message", "all addresses of a node go into one message, which the kernel refuses where they are many", "vip/gate_batch_linux.go",
+		"const batchMost = 200", "const batchMost = 1 << 20",
+		tests("vip", "TestAGateOfAThousandAddresses")},
+	{"gate-side-by-message", "each message about some of the addresses writes the other side of the gate than the one before", "vip/gate_linux.go",
+		"	for some := range slices.Chunk(all, batchMost) {\n", "	for some := range slices.Chunk(all, batchMost) {\n		m.gate.side = 1 - m.gate.side\n",
+		tests("vip", "TestAGateOfAThousandAddresses")},
 	{"gate-reopened-while-released", "a renewal opens the gate that was shut because the group is given away", "node/gate_tend.go",
 		"} else if g.guarded[a] && mine[a] {", "} else if g.guarded[a] {",
 		tests("node", "TestGatekeeper")},
