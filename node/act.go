@@ -19,7 +19,8 @@ import (
 const idle = 2 * time.Second
 
 // A round that took longer than restAfter, as with very many groups, is followed by a rest as long as itself, of restMost at most: what
-// this process does beside it, renewals above all, must get the processor, too, when each of a thousand starts wakes the loop.
+// this process does beside it, renewals above all, must get the processor, too, when each of a thousand starts wakes the loop. The end of a lease does not wait for it: the gate and the dead
+// man see to that, and here it comes later by no more than the round before could have held it up.
 const (
 	restAfter = 10 * time.Millisecond
 	restMost  = 50 * time.Millisecond

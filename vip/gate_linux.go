@@ -263,7 +263,9 @@ func (m *Manager) arming(addrs []netip.Addr, until time.Time, fresh bool) error 
 			return errors.Join(errs...)
 		}
 	}
-	m.gate.side = 1 - m.gate.side // not sooner: each transaction leaves the other side as it was
+	if len(all) > 0 {
+		m.gate.side = 1 - m.gate.side // not sooner: each transaction leaves the other side as it was
+	}
 	return errors.Join(errs...)
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -189,9 +190,11 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 	return cells
 }
 
-// why is the first line of an error, without the command that ended with it: that may show a token.
+var token = regexp.MustCompile(`--token[ =]\S+`)
+
+// why is the first line of an error, without the command that ended with it where that said why, and without its token.
 func why(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
+	line, _, _ := strings.Cut(token.ReplaceAllString(err.Error(), "--token ..."), "\n")
 	if at := strings.LastIndex(line, "hactl: "); at >= 0 {
 		line = line[at:]
 	}

@@ -12,6 +12,9 @@ func TestAReasonShowsNoToken(t *testing.T) {
 	if got := why(err); got != "hactl: the node cannot be reached" {
 		t.Error(got)
 	}
+	if got := why(errors.New("hactl join --token had1.abc --name n39: signal: killed")); got != "hactl join --token ... --name n39: signal: killed" {
+		t.Error(got)
+	}
 	if got := why(errors.New("waiting\nlong")); got != "waiting" {
 		t.Error(got)
 	}
