@@ -94,6 +94,15 @@ func (h *Holder) Until() time.Time {
 // Leader is who granted the newest lease.
 func (h *Holder) Leader() string { return h.grant.Leader }
 
+// Echo is the number of the newest grant that this process has of that leader in that term, for Echoes; zero: none. What was only asked for, or
+// dropped, is no grant.
+func (h *Holder) Echo(leader string, term uint64) uint64 {
+	if !h.held || term == 0 || h.grant.Leader != leader || h.grant.Term != term {
+		return 0
+	}
+	return h.grant.Seq
+}
+
 // UntilFor is until when the node may act for an epoch of a group that was given to it at the Raft index assigned, where
 // applied is the index up to which its own copy of the state goes.
 //

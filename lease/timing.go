@@ -211,6 +211,12 @@ func (t Timing) DriftPerSecond() time.Duration {
 // how old the last one is, so detection takes up to 3x heartbeat.
 func (t Timing) LeaderLossWorst() time.Duration { return t.Renew + 3*t.Heartbeat + t.Election }
 
+// Echoes says that leases are long enough for a leader to renew its own by echoes: it is older by one interval then. Without the gate the
+// lifetimes of addresses, of whole seconds, would not be renewed in time.
+func (t Timing) Echoes() bool {
+	return t.Layer == Gate && t.LeaderLossWorst()+t.Renew+t.Layer.early() < t.Duration
+}
+
 // Served is how long an address is served at least after the renewals of its owner have ended and nothing takes it away sooner:
 // what the kernel was armed with last.
 func (t Timing) Served() time.Duration {

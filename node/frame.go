@@ -41,6 +41,7 @@ type renewal struct {
 	Report placement.Report `json:"report,omitzero"`
 	Ending bool             `json:"ending,omitempty"` // this process ends because it was asked to: its silence is no sign of a death
 	Term   uint64           `json:"term,omitempty"`   // the sender's Raft term, read after the instant that its lease counts from; 0: not told
+	Echo   uint64           `json:"echo,omitempty"`   // the newest grant that the sender has of this leader in Term, had before Term was read; 0: none
 	Quiet  bool             `json:"quiet,omitempty"`  // the sender takes the grant for a heartbeat of Raft
 
 	// At rest a report says the same ten times a second, and it is long where there are many groups. A leader that said that it

@@ -27,6 +27,16 @@ func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Gran
 		l.proposing.Lock()
 		defer l.proposing.Unlock()
 	}
+	own := l.tie(node)
+	grant, err := l.confirm(node, m, term, own)
+	if own.grant != nil {
+		l.n.renewer.carried(*own.grant)
+	}
+	return grant, err
+}
+
+// confirm grants what has been verified in a term.
+func (l *leader) confirm(node string, m renewal, term uint64, own *tie) (*lease.Grant, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ledger == nil || l.term != term || term != l.n.raft.Term() {
@@ -34,10 +44,14 @@ func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Gran
 	}
 	l.settled[node] = m.Boot
 	grant, err := l.grant(node, m)
-	if err == nil && m.Quiet && m.Term == term && node != l.n.name {
+	if err != nil || node == l.n.name {
+		return grant, err
+	}
+	if m.Quiet && m.Term == term {
 		l.n.raft.Heard(node, term)
 	}
-	return grant, err
+	l.echo(node, m, own)
+	return grant, nil
 }
 
 // vouched says that a renewal proves by itself what a round would. The sender read its term after the instant that its lease

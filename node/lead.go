@@ -54,7 +54,9 @@ type leader struct {
 	turn     turn              // the agent that is being started again
 	turned   map[string]uint64 // node -> configuration for which it was
 	seen     map[string]time.Time
-	fencing  *fencing // nil: as ledger
+	echoes   lease.Echoes // of this term
+	carried  time.Time    // when this node's own lease was last renewed by them
+	fencing  *fencing     // nil: as ledger
 
 	covered covered
 	voters  []string              // as counted last, sorted
@@ -73,7 +75,12 @@ type reported struct {
 	version uint64 // of the report, as its process counts
 	ending  bool   // the process said that it ends in order
 	report  placement.Report
+	index   uint64 // of the leader's state when it came
 }
+
+// behind says that a process does not know what was committed when it renewed last: a new one knows nothing of it, and another one has missed
+// a hint. It may not act for what it does not know.
+func (old reported) behind(m renewal) bool { return old.boot != m.Boot || m.Report.Applied < old.index }
 
 func newLeader(n *Node) *leader {
 	return &leader{n: n, wake: make(chan struct{}, 1), asks: make(chan chan error), slow: map[string]int{}, proving: map[string]bool{}, moves: moves{clock: n.clock, log: n.log}}
@@ -151,6 +158,7 @@ func (l *leader) leading(ctx context.Context) bool {
 	}
 	l.mu.Lock()
 	l.term, l.ledger, l.reports, l.seen, l.former = term, lease.NewLedger(l.n.clock()), map[string]reported{}, map[string]time.Time{}, map[string]bool{}
+	l.echoes, l.carried = lease.Echoes{}, time.Time{}
 	l.turn, l.turned, l.settled = turn{}, map[string]uint64{}, map[string]string{}
 	l.voters, l.counted, l.lapses = nil, time.Time{}, map[string]lapseProof{}
 	l.newFencing(ctx)
@@ -183,11 +191,11 @@ func (l *leader) take(node string, m renewal) error {
 	if err := l.unsaid(&m, old, ok); err != nil {
 		return err
 	}
-	if node != l.n.name && (!ok || old.boot != m.Boot) { // it knows nothing of what is committed, and may not act before it does
+	if node != l.n.name && old.behind(m) {
 		l.n.raft.Remind(node)
 	}
 	m.Report.Node = node
-	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, version: m.Version, report: m.Report, ending: m.Ending}
+	l.reports[node] = reported{boot: m.Boot, seq: m.Seq, version: m.Version, report: m.Report, ending: m.Ending, index: l.n.raft.State().Index}
 	if l.seen[node].IsZero() {
 		l.seen[node] = l.n.clock()
 	}

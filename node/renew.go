@@ -27,6 +27,7 @@ type renewer struct {
 	hint   string         // who granted the newest lease, of this process or the one before; empty: not known, or it leads no more
 	wake   chan struct{}  // send now
 	next   chan time.Time // when the leader wants the next renewal
+	echoed chan struct{}  // voters have renewed this leader's own lease with theirs
 	slots  chan struct{}  // bounds the renewals under way
 	flight sync.WaitGroup
 
@@ -51,7 +52,7 @@ func newRenewer(n *Node, asleep *boottime.Suspend) *renewer {
 	if hint == n.name { // it does not lead while it has just started
 		hint = ""
 	}
-	return &renewer{n: n, asleep: asleep, hint: hint, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), next: make(chan time.Time, 1), slots: make(chan struct{}, maxRenewals),
+	return &renewer{n: n, asleep: asleep, hint: hint, will: will, legacy: legacy, boot: hex.EncodeToString(boot), wake: make(chan struct{}, 1), next: make(chan time.Time, 1), echoed: make(chan struct{}, 1), slots: make(chan struct{}, maxRenewals),
 		holder: lease.Holder{Duration: n.timing().Duration}, granted: make(chan struct{}), parted: make(chan struct{})}
 }
 
@@ -126,6 +127,10 @@ func (r *renewer) due(ctx context.Context, changed, beat <-chan struct{}, timer 
 			if !next.Before(soon) && next.Before(latest) {
 				timer.Reset(time.Until(next))
 			}
+		case <-r.echoed:
+			wait := r.n.timing().Renew * 5 / 4 // if no more of them come
+			soon, latest = time.Now().Add(wait), time.Now().Add(wait)
+			timer.Reset(wait)
 		case <-beat:
 			if !time.Now().Before(soon) {
 				return true
@@ -198,9 +203,14 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 		r.failed(leader, err)
 		return
 	}
+	r.confirm(*grant, m)
+}
+
+// confirm takes a grant up, unless it is none any more; m is what it answers.
+func (r *renewer) confirm(grant lease.Grant, m renewal) bool {
 	r.mu.Lock()
 	r.resumed()
-	confirmed := !r.n.abandoned.Load() && r.holder.Confirm(*grant, r.n.clock())
+	confirmed := !r.n.abandoned.Load() && r.holder.Confirm(grant, r.n.clock())
 	if confirmed {
 		r.will.Leader, r.hint = grant.Leader, grant.Leader
 		r.will.Leave(r.holder.Until())
@@ -222,6 +232,7 @@ func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 		r.start.reach(&r.start.lease, r.n.clock())
 		r.n.wakeProlong()
 	}
+	return confirmed
 }
 
 // failed logs the first of a row of equal faults.

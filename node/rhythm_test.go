@@ -5,6 +5,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"hacluster/placement"
 )
 
 // Whenever nodes begin, their renewals soon come together, never less often than they are due, and stay together although answers take
@@ -78,5 +80,27 @@ func TestTheRenewalsOfANodeComeInTime(t *testing.T) {
 				t.Errorf("due: %v after %v", due, took)
 			}
 		})
+	}
+}
+
+// A node that has missed a hint is told again what is committed; one that may just be hearing of it is not.
+func TestWhoIsBehind(t *testing.T) {
+	old := reported{boot: "p", index: 7}
+	for name, x := range map[string]struct {
+		boot    string
+		applied uint64
+		want    bool
+	}{
+		"it has what was committed when it renewed last": {"p", 7, false},
+		"it has more":                  {"p", 8, false},
+		"it lacks an entry since then": {"p", 6, true},
+		"another process":              {"q", 7, true},
+	} {
+		if got := old.behind(renewal{Boot: x.boot, Report: placement.Report{Applied: x.applied}}); got != x.want {
+			t.Errorf("%s: behind %v", name, got)
+		}
+	}
+	if !(reported{}).behind(renewal{Boot: "p"}) {
+		t.Error("one that nothing was heard of is not behind")
 	}
 }

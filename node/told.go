@@ -20,6 +20,7 @@ type told struct {
 // compose makes a renewal; the report is left out when the leader has it. The caller holds mu.
 func (r *renewer) compose(seq uint64, leader string) renewal {
 	m := renewal{Seq: seq, Boot: r.boot, Version: r.version, Report: r.report, Ending: r.ending, Term: r.n.raft.Term()}
+	m.Echo = r.holder.Echo(leader, m.Term)                            // its Confirm came before mu, and so before Term
 	m.Quiet = raft.Quiet(r.n.timing()) && r.n.raft.Leader() == leader // else Raft has yet to hear of it
 	if has := (told{leader, r.n.raft.Term(), r.version}); r.version > 0 && r.told == has && leader != r.n.name {
 		m.Same, m.Applied, m.Report = true, r.report.Applied, placement.Report{}

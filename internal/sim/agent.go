@@ -124,9 +124,14 @@ func (p *proc) knows() bool { return p.state.ConfigVersion > 0 }
 // renewLoop renews the lease at its interval, which begins anew at each renewal.
 func (p *proc) renewLoop() {
 	p.renew()
+	p.renewIn(p.timing.Renew)
+}
+
+// renewIn has the next renewal come after that time, and no other.
+func (p *proc) renewIn(after time.Duration) {
 	p.renewN++
 	n := p.renewN
-	p.w.timer(p.m.span(p.timing.Renew), &p.actor, func() {
+	p.w.timer(p.m.span(after), &p.actor, func() {
 		if p.renewN == n {
 			p.renewLoop()
 		}
@@ -153,7 +158,7 @@ func (p *proc) renew() {
 		return
 	}
 	seq := p.holder.Send(p.m.clock())
-	a := ask{from: p, rev: p.rev, seq: seq, term: p.m.disk.term, report: p.report}
+	a := ask{from: p, rev: p.rev, seq: seq, term: p.m.disk.term, echo: p.holder.Echo(to.name, p.m.disk.term), report: p.report}
 	p.w.sendLease(p.m, to, p.lateWord, func(q *proc) { q.lead.renew(a) })
 }
 

@@ -3,6 +3,7 @@ package sim
 import (
 	"maps"
 	"math"
+	"strconv"
 	"time"
 
 	"hacluster/lease"
@@ -17,7 +18,9 @@ type leader struct {
 	reports []reported    // by node
 	asks    []ask
 	waiting []ask // verified, of processes that are new to this leader, and a proposal is under way
-	settled []int // the process of each node that has been granted what every proposal before it had made
+	echoes  lease.Echoes
+	carried time.Time // when they last renewed this node's own lease
+	settled []int     // the process of each node that has been granted what every proposal before it had made
 	round   *round
 	slow    []bool // nodes that let a round wait
 	due     bool   // a decision is scheduled
@@ -50,6 +53,7 @@ type ask struct {
 	rev    int
 	seq    uint64
 	term   uint64 // of the sender, read after t0
+	echo   uint64 // the newest grant that it has of this leader in that term
 	report *placement.Report
 }
 
@@ -90,6 +94,7 @@ func (l *leader) applied() {
 		}
 		l.term, l.ledger, l.reports = p.m.disk.term, lease.NewLedger(since), make([]reported, len(p.w.nodes))
 		l.settled = make([]int, len(p.w.nodes))
+		l.echoes, l.carried = lease.Echoes{}, time.Time{}
 		l.slow = make([]bool, len(p.w.nodes))
 		p.kickRenew()
 		l.kick()
@@ -243,27 +248,54 @@ func (l *leader) answer() {
 }
 
 func (l *leader) grant(asks []ask) {
-	st := l.p.state
-	owned := map[string]uint64{}
 	for _, a := range asks {
-		clear(owned)
-		for group, gs := range st.Groups { // order-free
-			if gs.Owner == a.from.m.name {
-				owned[group] = gs.Epoch
-			}
+		from, own := a.from, uint64(0)
+		if from.m != l.p.m && l.p.timing.Echoes() {
+			own = l.p.holder.Send(l.p.m.clock())
 		}
-		if l.ledger.Confirmed(a.from.m.name).IsZero() {
-			l.kick()
+		g := l.granting(from, a.seq)
+		if own > 0 {
+			l.echo(a, own)
 		}
-		held := l.ledger.Confirm(a.from.m.name, owned, l.p.m.clock())
-		g := lease.Grant{Seq: a.seq, Leader: l.p.m.name, Index: st.Index, Held: held, Duration: l.p.timing.Duration}
-		from := a.from
 		l.p.w.sendLease(l.p.m, from.m, 0, func(r *proc) {
 			if r == from {
 				from.granted(g)
 			}
 		})
 	}
+}
+
+// granting confirms a process and lists what it may act for.
+func (l *leader) granting(from *proc, seq uint64) lease.Grant {
+	st, name := l.p.state, from.m.name
+	owned := map[string]uint64{}
+	for group, gs := range st.Groups { // order-free
+		if gs.Owner == name {
+			owned[group] = gs.Epoch
+		}
+	}
+	if l.ledger.Confirmed(name).IsZero() {
+		l.kick()
+	}
+	return lease.Grant{Seq: seq, Leader: l.p.m.name, Index: st.Index, Held: l.ledger.Confirm(name, owned, l.p.m.clock()), Duration: l.p.timing.Duration, Term: l.term}
+}
+
+// echo renews this node's own lease by what the voters say of their grants, as in package node.
+func (l *leader) echo(a ask, own uint64) {
+	p, now := l.p, l.p.m.clock()
+	boot := strconv.Itoa(a.from.boot)
+	if a.term == l.term {
+		l.echoes.Heard(a.from.m.name, boot, a.echo)
+	}
+	l.echoes.Granted(a.from.m.name, boot, a.seq, own)
+	seq := l.echoes.Newest(p.m.name, p.w.names)
+	if seq == 0 || p.m.disk.term != l.term || l.settled[p.m.i] != p.boot || now.Sub(l.carried) < p.timing.Renew/2 {
+		return
+	}
+	l.carried = now
+	g := l.granting(p, seq)
+	p.w.after(p.w.upTo(100*time.Microsecond), &p.actor, func() { p.granted(g) })
+	p.renewIn(p.timing.Renew * 5 / 4)
 }
 
 func (l *leader) kick() {

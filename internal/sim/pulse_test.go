@@ -27,7 +27,7 @@ func calmWorld(seed uint64) (w *World, owner *machine) {
 			if m.proc.pulser.mode != bound {
 				since = w.now
 			}
-			if w.now-since >= 500*time.Millisecond { // its first promise may have lasted longer
+			if w.now-since >= time.Second { // its first promise may last as long as a lease
 				return w, m
 			}
 		}

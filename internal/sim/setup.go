@@ -63,6 +63,7 @@ func newWorld(o Options) *World {
 		m.kernel, m.init = &actor{m: m, kernel: true}, &actor{m: m}
 		w.nodes = append(w.nodes, m)
 		w.byName[m.name] = m
+		w.names = append(w.names, m.name)
 		w.voters = append(w.voters, m.name)
 	}
 	w.net.cut, w.net.lag = make([][]bool, n), make([]time.Duration, n)

@@ -174,8 +174,8 @@ func TestWeakenedCodeIsCaught(t *testing.T) {
 				word = "L" // it is given them again and again
 			}
 			first := uint64(0)
-			if c.weak == WeakPulseProof { // rare since promises have several lengths: the first is 11294
-				first = 11_000
+			if c.weak == WeakPulseProof { // rare since promises have several lengths: the first is 3299
+				first = 3_000
 			}
 			_, bad, err := sweep(Options{Weak: c.weak, Storm: c.storm}, first, 4000, word)
 			if err == nil {

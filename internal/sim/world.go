@@ -21,6 +21,7 @@ type World struct {
 	timings []lease.Timing // every one that a configuration had; ConfigText is an index
 	nodes   []*machine
 	byName  map[string]*machine
+	names   []string // of all nodes
 	net     network
 	truth   []truth // by Raft index: what was committed and what it made; index 0 is the empty state
 	acted   []uint64
