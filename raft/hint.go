@@ -82,8 +82,8 @@ func (h *hinter) acknowledged(id hraft.ServerID) uint64 {
 	return h.peer(id).has
 }
 
-// Remind tells a node that has been started again what is committed: it has every entry on its disk, and does not know how
-// far they are committed before it hears of it, by the library up to twice CommitTimeout later. Leader only; best effort.
+// Remind tells a node what is committed, when it has been started again, or a hint was lost: it has every entry on its disk, and does not
+// know how far they are committed before it hears of it, by the library up to twice CommitTimeout later. Leader only; best effort.
 func (r *Raft) Remind(node string) {
 	index, term := r.raft.CommitIndex(), r.Term()
 	var l hraft.Log

@@ -18,7 +18,7 @@ import (
 
 // TestHintLatency measures how long after Propose has returned a follower applies the entry.
 func TestHintLatency(t *testing.T) {
-	median := func(noHint bool) time.Duration {
+	median := func(noHint bool, times int) time.Duration {
 		c := newCluster(t)
 		c.noHint = noHint
 		leader := c.form()
@@ -26,7 +26,7 @@ func TestHintLatency(t *testing.T) {
 		c.everyoneHas("warm up")
 		f := c.follower(leader)
 		var all []time.Duration
-		for i := range 31 {
+		for i := range times {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			if _, err := leader.raft.Propose(ctx, note(fmt.Sprint(i))); err != nil {
 				t.Fatal(err)
@@ -48,7 +48,7 @@ func TestHintLatency(t *testing.T) {
 		t.Logf("hint %v: median %v, max %v", !noHint, all[len(all)/2], all[len(all)-1])
 		return all[len(all)/2]
 	}
-	with, without := median(false), median(true)
+	with, without := median(false, 31), median(true, 3)
 	if with > without/2 {
 		t.Errorf("the hint does not help: %v with, %v without", with, without)
 	}
@@ -123,5 +123,31 @@ func TestHintIsSafe(t *testing.T) {
 				t.Errorf("the log ends at %d", last)
 			}
 		})
+	}
+}
+
+// A follower that has missed a hint is told by a reminder, long before the library tells it.
+func TestAReminderTellsWhatIsCommitted(t *testing.T) {
+	c := newCluster(t)
+	c.noHint = true
+	leader := c.form()
+	f := c.follower(leader)
+	soonest := time.Hour
+	for i := range 5 { // the library's own message may come by chance
+		leader.propose(fmt.Sprint(i))
+		index, begun := leader.raft.State().Index, time.Now()
+		for reminded := false; f.raft.State().Index < index; time.Sleep(time.Millisecond) {
+			if !reminded && leader.raft.hints.acknowledged(hraft.ServerID(f.name)) >= index {
+				begun, reminded = time.Now(), true
+				leader.raft.Remind(f.name)
+			}
+			if time.Since(begun) > 10*time.Second {
+				t.Fatal("the follower never hears of it")
+			}
+		}
+		soonest = min(soonest, time.Since(begun))
+	}
+	if soonest > commitTimeout/4 {
+		t.Errorf("the follower heard of it after %v at the soonest", soonest)
 	}
 }

@@ -89,7 +89,7 @@ const (
 	snapshotInterval  = 30 * time.Second
 	snapshotsKept     = 2
 	rpcTimeout        = 10 * time.Second // an answer may wait for a slow disk; dead peers are found by the Dialer's DeadAfter
-	commitTimeout     = 250 * time.Millisecond
+	commitTimeout     = time.Second      // followers hear of a commit by hints; what the library tells them is for a hint that was lost
 
 	// enqueueTimeout bounds the wait for the library's only goroutine to take a command up. It stands still while it writes
 	// its log, so a slow disk, best the write of a new leader's first entry, is no sign that this node does not lead: one
