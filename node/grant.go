@@ -15,6 +15,8 @@ func (l *leader) renew(ctx context.Context, node string, m renewal) (*lease.Gran
 		return nil, err
 	}
 	if !l.vouched(node, m) {
+		ctx, cancel := context.WithTimeout(ctx, 2*l.n.timing().Renew)
+		defer cancel()
 		if err := l.verify(ctx); err != nil {
 			return nil, err
 		}
@@ -52,6 +54,12 @@ func (l *leader) confirm(node string, m renewal, term uint64, own *tie) (*lease.
 	}
 	l.echo(node, m, own)
 	return grant, nil
+}
+
+// prompt says that a renewal is answered without a round, and without waiting for proposals.
+func (l *leader) prompt(node string, m renewal) bool {
+	_, settled, err := l.settledFor(node, m.Boot)
+	return err == nil && settled && l.vouched(node, m)
 }
 
 // vouched says that a renewal proves by itself what a round would. The sender read its term after the instant that its lease

@@ -181,14 +181,12 @@ func (r *renewer) leader() string {
 func (r *renewer) renew(ctx context.Context, leader string, m renewal) {
 	var grant *lease.Grant
 	var err error
-	limit, term := 2*r.n.timing().Renew, r.n.raft.Term()
+	term := r.n.raft.Term()
 	if leader == r.n.name {
-		ctx, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
 		grant, err = r.n.leader.renew(ctx, r.n.name, m)
 	} else {
 		var a message
-		if a, err = r.n.links.call(ctx, leader, message{Renew: &m}, limit); err == nil {
+		if a, err = r.n.links.call(ctx, leader, message{Renew: &m}, 2*r.n.timing().Renew); err == nil {
 			r.heardBack(leader, term, a.Known)
 			if grant = a.Grant; a.Again {
 				r.n.startAgain()

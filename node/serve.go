@@ -39,25 +39,37 @@ func (n *Node) serveLease(ctx context.Context, conn net.Conn) {
 	var answers sync.WaitGroup
 	defer answers.Wait()
 	slots := make(chan struct{}, maxServed)
+	reply := func(m message) {
+		a := n.answer(ctx, peer.Name, m)
+		a.ID = m.ID
+		out.Lock()
+		defer out.Unlock()
+		conn.SetWriteDeadline(time.Now().Add(n.timing().Duration))
+		if writeFrame(conn, a) != nil {
+			conn.Close()
+		}
+	}
 	r := bufio.NewReader(conn)
 	for {
 		m, err := readFrame(r)
 		if err != nil {
 			return
 		}
+		if n.prompt(peer.Name, m) { // at rest all are: a goroutine for each would have to grow its stack first
+			reply(m)
+			continue
+		}
 		slots <- struct{}{}
 		answers.Go(func() {
 			defer func() { <-slots }()
-			a := n.answer(ctx, peer.Name, m)
-			a.ID = m.ID
-			out.Lock()
-			defer out.Unlock()
-			conn.SetWriteDeadline(time.Now().Add(n.timing().Duration))
-			if writeFrame(conn, a) != nil {
-				conn.Close()
-			}
+			reply(m)
 		})
 	}
+}
+
+// prompt says that the answer to a question waits for nobody.
+func (n *Node) prompt(peer string, m message) bool {
+	return m.AskTerm || m.Pulse != nil || m.Renew != nil && n.leader.prompt(peer, *m.Renew)
 }
 
 func (n *Node) answer(ctx context.Context, peer string, m message) message {
@@ -77,8 +89,6 @@ func (n *Node) answer(ctx context.Context, peer string, m message) message {
 		}
 		return message{}
 	case m.Renew != nil:
-		ctx, cancel := context.WithTimeout(ctx, 2*n.timing().Renew)
-		defer cancel()
 		grant, err := n.leader.renew(ctx, peer, *m.Renew)
 		if err != nil {
 			return message{Refused: err.Error()}
