@@ -30,6 +30,15 @@ const (
 	maxMembers   = 1024 // remembered; more than any cluster has
 )
 
+// How often the gossip does something while nothing happens: DESIGN.md has what each of them is for.
+const (
+	gossipEvery = time.Second     // what is to be said and was not sent at once, nor with a probe
+	probeEvery  = 2 * time.Second // of one node
+	suspectFor  = 2               // times probeEvery, until a node that answers nobody counts as gone; grows with the logarithm of the cluster
+	spreadTo    = 3               // nodes that are told at once
+	leaveEvery  = 50 * time.Millisecond
+)
+
 // Config is what Open needs; all fields are required unless marked.
 type Config struct {
 	Name      string
@@ -43,6 +52,8 @@ type Config struct {
 	Join      func() []string // optional: host:port (gossip) of known peers, asked before every attempt
 	Changed   func()          // optional: the list has changed; called from one goroutine, may call Members
 	Log       *slog.Logger    // optional
+
+	over transport // optional, for tests: instead of the network
 }
 
 // Member is what is known of a node.
@@ -93,17 +104,7 @@ func Open(cfg Config) (*Membership, error) {
 		m.cancel()
 		return nil, err
 	}
-	c := memberlist.DefaultLANConfig()
-	c.Name = cfg.Name
-	c.BindAddr, c.BindPort = cfg.Bind, cfg.Port
-	c.AdvertiseAddr, c.AdvertisePort = advertise.String(), cfg.Port
-	c.SecretKey = slices.Clone(cfg.Key)
-	c.TCPTimeout = callTimeout
-	c.EnableCompression = false // messages are small; one decoder less that reads foreign bytes
-	c.DeadNodeReclaimTime = 5 * time.Second
-	c.Logger = log.New(newLogWriter(cfg.Log), "", 0)
-	c.Delegate, c.Events, c.Conflict = (*delegate)(m), (*delegate)(m), (*delegate)(m)
-	if m.list, err = memberlist.Create(c); err != nil {
+	if err := m.create(advertise); err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("opening the gossip port %d (UDP and TCP) on %q: %w", cfg.Port, cfg.Bind, err)
 	}
@@ -112,6 +113,31 @@ func Open(cfg Config) (*Membership, error) {
 		m.wg.Go(m.seek)
 	}
 	return m, nil
+}
+
+// create opens the port and starts the library.
+func (m *Membership) create(advertise netip.Addr) (err error) {
+	c := memberlist.DefaultLANConfig()
+	c.Name = m.cfg.Name
+	c.SecretKey = slices.Clone(m.cfg.Key)
+	c.TCPTimeout = callTimeout
+	c.GossipInterval, c.ProbeInterval, c.SuspicionMult = gossipEvery, probeEvery, suspectFor
+	c.EnableCompression = false // messages are small; one decoder less that reads foreign bytes
+	c.DeadNodeReclaimTime = 5 * time.Second
+	c.Logger = log.New(newLogWriter(m.cfg.Log), "", 0)
+	c.Delegate, c.Events, c.Conflict = (*delegate)(m), (*delegate)(m), (*delegate)(m)
+	t := m.cfg.over
+	if t == nil {
+		if t, err = listen(m.cfg.Bind, m.cfg.Port, c.Logger); err != nil {
+			return err
+		}
+	}
+	c.Transport, c.BindPort = t, t.GetAutoBindPort()
+	c.AdvertiseAddr, c.AdvertisePort = advertise.String(), c.BindPort
+	if m.list, err = memberlist.Create(c); err != nil {
+		return errors.Join(err, t.Shutdown())
+	}
+	return nil
 }
 
 // firstIP is the first address that is one, or resolves to one.
@@ -160,7 +186,7 @@ func (m *Membership) Close(leave bool) error {
 		m.cancel()
 		var errs []error
 		if leave {
-			if err := m.list.Leave(leaveTimeout); err != nil {
+			if err := m.leave(); err != nil {
 				errs = append(errs, fmt.Errorf("leaving the gossip: %w", err))
 			}
 		}
@@ -173,7 +199,43 @@ func (m *Membership) Close(leave bool) error {
 	return m.closeErr
 }
 
-// tell calls Changed outside of memberlist's locks.
+// leave does not wait for the gossip, which is slow, to tell others.
+func (m *Membership) leave() error {
+	left := make(chan error, 1)
+	m.wg.Go(func() { left <- m.list.Leave(leaveTimeout) })
+	for {
+		select {
+		case err := <-left:
+			time.Sleep(leaveEvery) // for the answers to the last pings, which Close would wait for in vain
+			return err
+		case <-time.After(leaveEvery):
+			m.spread()
+		}
+	}
+}
+
+// spread sends what is to be said, to a few and now: memberlist adds it to any ping.
+func (m *Membership) spread() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	left := spreadTo
+	for addr, name := range m.gossip { // in any order
+		to, err := netip.ParseAddrPort(addr)
+		if name == m.cfg.Name || err != nil {
+			continue
+		}
+		if left--; left < 0 {
+			return
+		}
+		m.wg.Go(func() {
+			if _, err := m.list.Ping(name, net.UDPAddrFromAddrPort(to)); err != nil {
+				m.log.Debug("gossip: telling a node", "node", name, "err", err)
+			}
+		})
+	}
+}
+
+// tell calls Changed outside of memberlist's locks, and passes the news on.
 func (m *Membership) tell() {
 	for {
 		select {
@@ -181,6 +243,7 @@ func (m *Membership) tell() {
 			if m.cfg.Changed != nil {
 				m.cfg.Changed()
 			}
+			m.spread()
 		case <-m.ctx.Done():
 			return
 		}

@@ -12,6 +12,12 @@ func (b *Brief) Send(fd uintptr, p []byte) (int, error) {
 	return b.call(syscall.SYS_SENDTO, fd, p, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
 }
 
+// Receive takes what is there from a socket into p, which is not empty (recv(2), MSG_DONTWAIT). 0 and no error: the other side has ended.
+// The error is a syscall.Errno: EAGAIN where nothing is there now, EINTR to try again.
+func (b *Brief) Receive(fd uintptr, p []byte) (int, error) {
+	return b.call(syscall.SYS_RECVFROM, fd, p, syscall.MSG_DONTWAIT)
+}
+
 // WriteAt writes p, which is not empty, at the beginning of a file (pwrite(2)): all of it, or the error says what is wrong.
 func (b *Brief) WriteAt(f *os.File, p []byte) error {
 	c, err := f.SyscallConn()

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Announced or not, what fits is sent, and what does not fit now is not waited for.
-func TestBriefSends(t *testing.T) {
+// Announced or not, what fits is sent and what is there is taken, and nothing is waited for.
+func TestBriefSendsAndReceives(t *testing.T) {
 	for name, b := range map[string]*Brief{"not announced": {}, "announced": {wary: time.Now().Add(time.Hour)}} {
 		t.Run(name, func(t *testing.T) {
 			fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
@@ -22,8 +22,11 @@ func TestBriefSends(t *testing.T) {
 				t.Fatal(n, err)
 			}
 			buf := make([]byte, 8)
-			if n, err := Receive(uintptr(fds[1]), buf); err != nil || string(buf[:n]) != "text" {
+			if n, err := b.Receive(uintptr(fds[1]), buf); err != nil || string(buf[:n]) != "text" {
 				t.Errorf("%q %v", buf[:n], err)
+			}
+			if _, err := b.Receive(uintptr(fds[1]), buf); !errors.Is(err, syscall.EAGAIN) {
+				t.Errorf("an empty socket: %v", err)
 			}
 			for range 100_000 {
 				if _, err = b.Send(uintptr(fds[0]), buf); err != nil {

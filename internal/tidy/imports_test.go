@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"config":                   {"fence", "health", "lease", "placement", "resources"},
 	"raft":                     {"internal/wire", "lease", "placement"},
 	"fence":                    {"internal/boottime", "internal/nowait", "internal/urgency", "resources", "vip"},
-	"membership":               {"placement"},
+	"membership":               {"internal/nowait", "placement"},
 	"placement":                {},
 	"lease":                    {},
 	"health":                   {"internal/urgency"},
