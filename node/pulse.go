@@ -109,8 +109,8 @@ func (p *pulser) counted(voters []string) {
 // loop sends pulses until ctx ends.
 func (p *pulser) loop(ctx context.Context) {
 	defer p.flight.Wait()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	timer := boottime.NewTimer()
+	defer timer.Close()
 	for {
 		timer.Reset(p.tick(ctx))
 		select {

@@ -95,8 +95,8 @@ func (r *renewer) kick() {
 // loop renews until ctx ends.
 func (r *renewer) loop(ctx context.Context) {
 	defer r.flight.Wait()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	timer := boottime.NewTimer()
+	defer timer.Close()
 	for {
 		changed := r.n.raft.Leadership() // before asking, so that a new leader is never missed
 		wait := r.n.timing().Renew
@@ -112,7 +112,7 @@ func (r *renewer) loop(ctx context.Context) {
 
 // due waits until the lease is to be renewed; false: ctx has ended. A heartbeat shortly before the time is taken for it: this
 // process is awake then, and so is the leader. So is an instant at which the leader wants it.
-func (r *renewer) due(ctx context.Context, changed, beat <-chan struct{}, timer *time.Timer, soon, latest time.Time) bool {
+func (r *renewer) due(ctx context.Context, changed, beat <-chan struct{}, timer *boottime.Timer, soon, latest time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"hacluster/internal/boottime"
 	"hacluster/placement"
 )
 
@@ -73,8 +74,9 @@ func TestTheRenewalsOfANodeComeInTime(t *testing.T) {
 				time.AfterFunc(c.beat, func() { beat <- struct{}{} })
 			}
 			late := cmp.Or(c.late, far)
-			timer := time.NewTimer(late)
-			defer timer.Stop()
+			timer := boottime.NewTimer()
+			timer.Reset(late)
+			defer timer.Close()
 			due := r.due(ctx, nil, beat, timer, soon, began.Add(late))
 			if took := time.Since(began); due != c.ever || took < c.want {
 				t.Errorf("due: %v after %v", due, took)

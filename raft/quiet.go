@@ -65,3 +65,36 @@ func (r *Raft) Follow(leader string, term uint64) {
 		RespChan: make(chan hraft.RPCResponse, 1),
 	})
 }
+
+// recall has the library come back for the heartbeats after those that renewals stood for as soon as it is done with them, and wait for
+// the next renewals here, instead of by timers of its own, one for each peer, that only wake this process. A leader that is asked to prove
+// itself asks everybody at once: one question does for all peers, and nobody waits for the proof.
+func (t *transport) recall() {
+	now := time.Now()
+	t.mu.Lock()
+	due := now.Sub(t.recalled) >= t.r.renews()/4 && t.unheard < maxUnheard
+	if due {
+		t.recalled = now
+		t.unheard++
+	}
+	t.mu.Unlock()
+	if due {
+		t.r.raft.VerifyLeader()
+	}
+}
+
+// maxUnheard is how many questions of recall may lie with a library that stands still, as it does while its disk does: it holds 64, and
+// then who asks stands still with it.
+const maxUnheard = 8
+
+// recalls is told that the library has come for a heartbeat to a peer. Sooner than its timers can ring it comes only where it was asked.
+func (t *transport) recalls(id hraft.ServerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if last := t.beats[id]; last.quiet && time.Since(last.begun) < t.timeout()/libraryBeats {
+		t.unheard = 0
+	}
+}
+
+// libraryBeats is in how many parts the library divides the timeout for its timers, which ring after one to two of them.
+const libraryBeats = 10

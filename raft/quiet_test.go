@@ -93,6 +93,71 @@ func TestRenewalsStandForHeartbeats(t *testing.T) {
 	}
 }
 
+// The library needs no timers to come for the heartbeats that renewals stand for: by them it would come five times a second at most here.
+func TestTheLibraryComesWithoutTimers(t *testing.T) {
+	c := newCluster(t)
+	c.timing.Heartbeat, c.timing.Election, c.timing.LeaderLease = 2*time.Second, 2*time.Second, 2*time.Second
+	c.timing.Renew, c.timing.Duration, c.timing.Drift = 100*time.Millisecond, 20*time.Second, 100*time.Millisecond
+	leader := c.form()
+	c.begun(leader, 2)
+	defer c.renewing(leader, true)()
+	tr := leader.raft.trans
+	stood, last := map[hraft.ServerID]int{}, map[hraft.ServerID]time.Time{}
+	const while = 4 * time.Second
+	for end := time.Now().Add(while); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		tr.mu.Lock()
+		for id, b := range tr.beats {
+			if b.quiet && !b.begun.Equal(last[id]) {
+				last[id] = b.begun
+				stood[id]++
+			}
+		}
+		tr.mu.Unlock()
+	}
+	if len(stood) != 2 {
+		t.Fatalf("renewals stood for heartbeats to %d peers, want 2", len(stood))
+	}
+	for id, n := range stood {
+		if byTimers := int(while / (c.timing.Heartbeat / libraryBeats)); n <= byTimers {
+			t.Errorf("the library came %d times for a heartbeat to %s; by its timers up to %d", n, id, byTimers)
+		}
+	}
+}
+
+// Where the library does not hear, it is not asked without end, so that nobody waits for it; where it hears again, so does asking.
+func TestALibraryThatStandsStillIsNotAskedOn(t *testing.T) {
+	_, leader := three(t)
+	tr := leader.raft.trans
+	const id = "nobody" // the others have their own heartbeats
+	asked := func() int {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		return tr.unheard
+	}
+	for range 3 * maxUnheard { // as if it did not come
+		tr.mu.Lock()
+		tr.recalled = time.Time{}
+		tr.mu.Unlock()
+		tr.recall()
+	}
+	if n := asked(); n != maxUnheard {
+		t.Errorf("asked %d times, want %d", n, maxUnheard)
+	}
+	quiet := func(ago time.Duration) {
+		tr.mu.Lock()
+		tr.unheard = maxUnheard
+		tr.beats[id] = beat{term: leader.raft.Term(), begun: time.Now().Add(-ago), quiet: true}
+		tr.mu.Unlock()
+		tr.recalls(id)
+	}
+	if quiet(tr.timeout()); asked() != maxUnheard {
+		t.Error("what may have been a timer counts as an answer")
+	}
+	if quiet(-time.Second); asked() != 0 {
+		t.Error("a library that comes at once is not asked again")
+	}
+}
+
 // A leader that nobody renews a lease with any more steps down as it did by heartbeats.
 func TestAQuietLeaderStepsDown(t *testing.T) {
 	c, leader := three(t)

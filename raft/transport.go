@@ -226,6 +226,8 @@ type transport struct {
 	heard    map[hraft.ServerID]beat      // newest renewal of a peer that stands for one
 	wakers   map[hraft.ServerID]chan struct{}
 	handover time.Time // when a transfer of leadership was asked for last
+	recalled time.Time // when recall asked last
+	unheard  int       // how often it has asked since the library showed that it hears
 }
 
 // handoverPatience is how long after a transfer was asked for replication fails as the library expects: it waits for a
@@ -248,7 +250,11 @@ func newTransport(r *Raft, logger hclog.Logger) *transport {
 func (t *transport) AppendEntries(id hraft.ServerID, target hraft.ServerAddress, req *hraft.AppendEntriesRequest, resp *hraft.AppendEntriesResponse) error {
 	<-t.ready
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0 // as in the library's transport
+	if heartbeat {
+		t.recalls(id)
+	}
 	if heartbeat && t.pace(id, req.Term) {
+		t.recall()
 		resp.Term, resp.Success = req.Term, true
 		return nil
 	}

@@ -1,10 +1,12 @@
 package boottime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,15 +26,23 @@ func NewAlarm(ring func()) (*Alarm, error) {
 		return nil, fmt.Errorf("creating a timer that counts suspend: %w", err)
 	}
 	a := &Alarm{fd: fd, file: os.NewFile(uintptr(fd), "timerfd")}
+	c, err := a.file.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("preparing a timer that counts suspend: %w", err), a.file.Close())
+	}
 	a.done.Go(func() {
-		for rings := make([]byte, 8); ; {
-			if _, err := a.file.Read(rings); err != nil {
-				return // closed
-			}
+		for c.Read(rung) == nil { // else it is closed
 			ring()
 		}
 	})
 	return a, nil
+}
+
+// rung takes the rings of a timer; false: there are none. The scheduler of Go is not told of the call, for the reason that read has.
+func rung(fd uintptr) bool {
+	var rings [8]byte
+	_, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&rings)), uintptr(len(rings)))
+	return errno != unix.EAGAIN
 }
 
 // Set moves the alarm to an instant of Now's clock; one that has passed rings at once. Not after Close; nil does nothing.
