@@ -304,14 +304,21 @@ func (a *address) reset() (late bool) {
 
 // Status asks the kernel; an address on a link without carrier serves nobody, and one behind a closed gate is not held.
 func (a *address) Status(context.Context) (resources.Status, error) {
-	a.link()
-	link, linkErr := a.vips.Resolve(a.spec)
+	v, err := a.vips.See()
+	if err != nil {
+		none := ""
+		a.peer.Store(&none)
+		a.noCarrier.Store(&none)
+		return resources.Status{Detail: "not known"}, err
+	}
+	a.link(v)
+	link, linkErr := v.Resolve(a.spec)
 	text := ""
 	if linkErr == nil {
 		text = carriesNot(link)
 	}
 	a.noCarrier.Store(&text)
-	present, err := a.vips.Present(a.spec)
+	present, err := v.Present(a.spec)
 	if err != nil || !present {
 		a.lingers.Store(err != nil && a.lingers.Load())
 		return resources.Status{Detail: "not on this node"}, err

@@ -80,11 +80,11 @@ func (a *address) giving(epoch uint64) *placement.Drain {
 	return nil
 }
 
-// link finds out how others reach this node on the link of the address, for the report.
-func (a *address) link() {
+// link notes how others reach this node on the link of the address, for the report.
+func (a *address) link(v vip.Sight) {
 	text := ""
 	if a.plans != nil {
-		if p, err := a.vips.Peer(a.spec); err == nil {
+		if p, err := v.Peer(a.spec); err == nil {
 			text = p.String()
 		}
 	}

@@ -34,25 +34,11 @@ func DrainSupported() error {
 
 // Peer is how others reach this node on the link of an address.
 func (m *Manager) Peer(s Spec) (Peer, error) {
-	link, err := m.resolve(s)
+	v, err := m.See()
 	if err != nil {
 		return Peer{}, err
 	}
-	all, err := m.route.addresses()
-	if err != nil {
-		return Peer{}, err
-	}
-	best := Peer{MAC: link.MAC}
-	rank := 0
-	for _, a := range all {
-		if r := fit(s, a); a.index == link.Index && r > rank {
-			best.Address, rank = a.prefix.Addr(), r
-		}
-	}
-	if rank == 0 {
-		return Peer{}, fmt.Errorf("interface %s has no address in the subnet of %s", link.Name, s.Address)
-	}
-	return best, best.check(s.Address.Addr())
+	return v.Peer(s)
 }
 
 // ReadyDrains sets up the tables that forward, without anything to forward yet. Elements that are there stay.

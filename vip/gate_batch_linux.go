@@ -138,20 +138,22 @@ func (s *kernelSocket) transact(c *batch) error {
 	through := false
 	var errs []error
 	for {
-		msgs, err := s.answer()
+		b, err := s.answer()
 		if errors.Is(err, unix.EAGAIN) {
 			break
 		}
+		if err == nil {
+			err = eachMessage(b, func(h header, data []byte) error {
+				if h.kind == unix.NLMSG_ERROR {
+					err := ackError(h.flags, data)
+					through = through || err == nil && h.seq == s.seq
+					errs = append(errs, err)
+				}
+				return nil
+			})
+		}
 		if err != nil {
 			return err
-		}
-		for _, m := range msgs {
-			if m.Header.Type != unix.NLMSG_ERROR {
-				continue
-			}
-			err := ackError(m)
-			through = through || err == nil && m.Header.Seq == s.seq
-			errs = append(errs, err)
 		}
 	}
 	if err := errors.Join(errs...); err != nil || through {

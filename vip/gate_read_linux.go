@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errInterrupted: the kernel's tables changed while it listed them.
-var errInterrupted = errors.New("the list was interrupted by a change")
-
 // nfgenmsgLen is the length of struct nfgenmsg, which comes before the attributes.
 const nfgenmsgLen = 4
 
@@ -59,49 +56,21 @@ func (m *Manager) dump(kind uint16, family byte, ask func(*batch), begin func(),
 		ask(b)
 		binary.NativeEndian.PutUint32(b.b[at:], uint32(len(b.b)-at))
 		begin()
-		if err = s.dump(b.b, each); err == nil {
+		err = s.list(b.b, func(data []byte) error {
+			if len(data) < nfgenmsgLen || !each(data[nfgenmsgLen:]) {
+				return fmt.Errorf("the kernel's answer of %d bytes cannot be read", len(data))
+			}
 			return nil
+		})
+		if errors.Is(err, errInterrupted) {
+			continue
 		}
-		if err = errors.Join(err, m.gate.close()); !errors.Is(err, errInterrupted) { // answers may be left in the socket
-			return err
+		if err != nil {
+			err = errors.Join(err, m.gate.close()) // answers may be left in the socket
 		}
-	}
-	return err
-}
-
-// dump sends one request and reads its answers to the end.
-func (s *kernelSocket) dump(request []byte, each func(attrs []byte) bool) error {
-	s.seq++
-	binary.NativeEndian.PutUint32(request[8:], s.seq)
-	if err := s.send(request); err != nil {
 		return err
 	}
-	interrupted := false
-	for {
-		msgs, err := s.receive(0)
-		if err != nil {
-			return err
-		}
-		for _, one := range msgs {
-			if one.Header.Seq != s.seq {
-				return fmt.Errorf("the kernel answered %d to question %d", one.Header.Seq, s.seq)
-			}
-			interrupted = interrupted || one.Header.Flags&unix.NLM_F_DUMP_INTR != 0
-			switch one.Header.Type {
-			case unix.NLMSG_ERROR, unix.NLMSG_DONE: // the second has its own error where it broke off
-				if err := ackError(one); err != nil {
-					return err
-				}
-				if interrupted {
-					return errInterrupted
-				}
-				return nil
-			}
-			if len(one.Data) < nfgenmsgLen || !each(one.Data[nfgenmsgLen:]) {
-				return fmt.Errorf("the kernel's answer of %d bytes cannot be read", len(one.Data))
-			}
-		}
-	}
+	return err
 }
 
 // readElements reads the elements of one NFT_MSG_NEWSETELEM, without its struct nfgenmsg (include/uapi/linux/netfilter/nf_tables.h).

@@ -31,7 +31,7 @@ func (m *Manager) announce(s Spec) error {
 	if err != nil {
 		return err
 	}
-	a, err := m.present(all, s.Address.Addr())
+	a, err := all.present(s.Address.Addr(), m.linkName)
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func (s *diag) listBy(filter []byte, states uint32) ([]tcpSocket, error) {
 	body = binary.NativeEndian.AppendUint16(body, uint16(unix.SizeofRtAttr+len(filter)))
 	body = binary.NativeEndian.AppendUint16(body, attrFilter)
 	body = append(body, filter...)
-	if err := s.send(appendMessage(nil, request{tcpDiag, unix.NLM_F_DUMP, body}, 1)); err != nil {
+	if err := s.change(appendMessage(nil, request{tcpDiag, unix.NLM_F_DUMP, body}, 1)); err != nil {
 		return nil, err
 	}
 	var found []tcpSocket
@@ -145,23 +145,31 @@ func (s *diag) listBy(filter []byte, states uint32) ([]tcpSocket, error) {
 		if !time.Now().Before(s.end) {
 			return nil, ErrResetLate
 		}
-		msgs, err := s.receive(0)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range msgs {
-			switch {
-			case m.Header.Type == unix.NLMSG_DONE:
-				return found, nil
-			case m.Header.Type == unix.NLMSG_ERROR:
-				err := ackError(m)
-				if errors.Is(err, unix.ENOENT) { // no module for TCP
-					err = fmt.Errorf("%w: %w", ErrNoReset, err)
+		b, err := s.next()
+		over := false
+		if err == nil {
+			err = eachMessage(b, func(h header, data []byte) error {
+				switch {
+				case h.kind == unix.NLMSG_DONE:
+					over = true
+				case h.kind == unix.NLMSG_ERROR:
+					err := ackError(h.flags, data)
+					if errors.Is(err, unix.ENOENT) { // no module for TCP
+						err = fmt.Errorf("%w: %w", ErrNoReset, err)
+					}
+					over = true
+					return err
+				case len(data) >= idOffset+idLen:
+					found = append(found, tcpSocket{data[0], data[1], [idLen]byte(data[idOffset:])})
 				}
-				return nil, err
-			case len(m.Data) >= idOffset+idLen:
-				found = append(found, tcpSocket{m.Data[0], m.Data[1], [idLen]byte(m.Data[idOffset:])})
-			}
+				return nil
+			})
+		}
+		switch {
+		case err != nil:
+			return nil, err
+		case over:
+			return found, nil
 		}
 	}
 }
@@ -179,24 +187,27 @@ func (s *diag) destroy(socks []tcpSocket) (int, error) {
 	n := len(socks)
 	var errs []error
 	for {
-		msgs, err := s.receive(unix.MSG_DONTWAIT)
+		b, err := s.answer()
 		if errors.Is(err, unix.EAGAIN) {
 			return n, errors.Join(errs...)
 		}
+		if err == nil {
+			err = eachMessage(b, func(h header, data []byte) error {
+				if h.kind != unix.NLMSG_ERROR {
+					return nil
+				}
+				n--
+				switch err := ackError(h.flags, data); {
+				case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM):
+					return fmt.Errorf("%w: %w", ErrNoReset, err)
+				case err != nil && !errors.Is(err, unix.ENOENT):
+					errs = append(errs, err)
+				}
+				return nil
+			})
+		}
 		if err != nil {
 			return n, err
-		}
-		for _, m := range msgs {
-			if m.Header.Type != unix.NLMSG_ERROR {
-				continue
-			}
-			n--
-			switch err := ackError(m); {
-			case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM):
-				return n, fmt.Errorf("%w: %w", ErrNoReset, err)
-			case err != nil && !errors.Is(err, unix.ENOENT):
-				errs = append(errs, err)
-			}
 		}
 	}
 }

@@ -10,26 +10,19 @@ import (
 // Resolve finds the interface of an address: the named one, else the one that has another address of the same subnet.
 // The error wraps ErrNoInterface and lists the candidates.
 func (m *Manager) Resolve(s Spec) (Link, error) {
-	l, err := m.resolve(s)
+	v, err := m.See()
 	if err != nil {
 		return Link{}, fmt.Errorf("finding the interface of VIP %s: %w", s, err)
 	}
-	return l, nil
+	return v.Resolve(s)
 }
 
 func (m *Manager) resolve(s Spec) (Link, error) {
-	if err := s.validate(); err != nil {
-		return Link{}, err
-	}
-	links, err := m.route.links()
+	v, err := m.See()
 	if err != nil {
 		return Link{}, err
 	}
-	addrs, err := m.route.addresses()
-	if err != nil {
-		return Link{}, err
-	}
-	return choose(s, links, addrs)
+	return v.resolve(s)
 }
 
 // choose picks the interface of an address.

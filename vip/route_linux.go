@@ -4,15 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"runtime"
-	"slices"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,16 +18,17 @@ const answerTimeout = 2 * time.Second
 // batchSize keeps the answers of one batch within the default receive buffer.
 const batchSize = 64
 
-// route is one rtnetlink socket; it may be used by several goroutines.
-type route struct {
-	mu     sync.Mutex
-	sock   *nl.NetlinkSocket
-	pid    uint32
-	seq    uint32
-	closed bool // the number of the file descriptor may belong to another file by now
-	buf    []byte
+// listTries bounds how often a list is asked for again that changed while the kernel told it.
+const listTries = 5
 
-	allAddresses shared[[]kernelAddr]
+// route asks rtnetlink; it may be used by several goroutines.
+type route struct {
+	ns     namespace
+	mu     sync.Mutex
+	sock   *kernelSocket // kept open; nil until needed and after any fault, because answers may be left in it
+	closed bool
+
+	allAddresses shared[addressTable]
 	allLinks     shared[map[int]kernelLink]
 }
 
@@ -42,33 +39,42 @@ type request struct {
 	body  []byte
 }
 
-func openRoute() (*route, error) {
-	sock, err := nl.Subscribe(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+func openRoute(ns namespace) (*route, error) {
+	r := &route{ns: ns}
+	_, err := r.socket()
+	return r, err
+}
+
+// socket is the socket to ask by. The caller holds mu.
+func (r *route) socket() (*kernelSocket, error) {
+	if r.closed {
+		return nil, net.ErrClosed
 	}
-	r := &route{sock: sock, buf: make([]byte, nl.RECEIVE_BUFFER_SIZE)}
-	timeout := unix.NsecToTimeval(int64(answerTimeout))
-	if err = errors.Join(sock.SetSendTimeout(&timeout), sock.SetReceiveTimeout(&timeout)); err == nil {
-		r.pid, err = sock.GetPid()
+	if r.sock == nil {
+		s, err := r.ns.kernelSocket(unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, err
+		}
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1) // error messages say more; old kernels do without
+		r.sock = s
 	}
-	if err != nil {
-		sock.Close()
-		return nil, fmt.Errorf("preparing a netlink socket: %w", err)
-	}
-	// Both only make error messages better; old kernels do without.
-	_ = unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	_ = unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	return r, nil
+	return r.sock, nil
 }
 
 func (r *route) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed {
-		r.closed = true
-		r.sock.Close()
+	r.closed = true
+	_ = r.forget()
+}
+
+// forget ends the socket. The caller holds mu.
+func (r *route) forget() (err error) {
+	if r.sock != nil {
+		err = r.sock.close()
+		r.sock = nil
 	}
+	return err
 }
 
 // appendMessage adds a netlink message; body must be padded to 4 bytes.
@@ -101,184 +107,92 @@ func (r *route) do(reqs ...request) []error {
 
 // batch fills in one error per request, or returns the error that made the answers unknown.
 func (r *route) batch(reqs []request, errs []error) error {
-	var b []byte
-	base := r.seq + 1
-	for _, q := range reqs {
-		r.seq++
-		q.flags |= unix.NLM_F_ACK
-		b = appendMessage(b, q, r.seq)
-	}
-	if err := r.send(b); err != nil {
+	s, err := r.socket()
+	if err != nil {
 		return err
 	}
-	for missing := len(reqs); missing > 0; {
-		msgs, err := r.receive()
-		if err != nil {
-			return err
-		}
-		for _, m := range msgs {
-			i := m.Header.Seq - base
-			if i >= uint32(len(reqs)) || m.Header.Type != unix.NLMSG_ERROR {
-				continue
-			}
-			errs[i] = ackError(m)
-			missing--
-		}
+	var b []byte
+	base := s.seq + 1
+	for _, q := range reqs {
+		s.seq++
+		q.flags |= unix.NLM_F_ACK
+		b = appendMessage(b, q, s.seq)
 	}
-	return nil
-}
-
-// dump asks for all objects of a kind and visits the payload of each.
-func (r *route) dump(kind uint16, body []byte, visit func([]byte)) error {
-	var interrupted bool
-	var items [][]byte
-	for range 5 {
-		items, interrupted = items[:0], false
-		err := r.collect(request{kind: kind, flags: unix.NLM_F_DUMP, body: body}, &items, &interrupted)
-		if err != nil {
-			return err
-		}
-		if !interrupted {
+	err = s.change(b)
+	for missing := len(reqs); err == nil && missing > 0; {
+		var answers []byte
+		if answers, err = s.next(); err != nil {
 			break
 		}
-	}
-	if interrupted {
-		return errors.New("the kernel's list kept changing while it was read")
-	}
-	for _, b := range items {
-		visit(b)
-	}
-	return nil
-}
-
-// collect sends one request whose answer is data and gathers it.
-func (r *route) collect(q request, items *[][]byte, interrupted *bool) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seq++
-	if err := r.send(appendMessage(nil, q, r.seq)); err != nil {
-		return err
-	}
-	for {
-		msgs, err := r.receive()
-		if err != nil {
-			return err
-		}
-		for _, m := range msgs {
-			if m.Header.Seq != r.seq {
-				continue // the late answer to a request that timed out
+		err = eachMessage(answers, func(h header, data []byte) error {
+			if i := h.seq - base; i < uint32(len(reqs)) && h.kind == unix.NLMSG_ERROR {
+				errs[i] = ackError(h.flags, data)
+				missing--
 			}
-			*interrupted = *interrupted || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0
-			switch m.Header.Type {
-			case unix.NLMSG_DONE:
-				return nil
-			case unix.NLMSG_ERROR:
-				return ackError(m)
-			}
-			*items = append(*items, slices.Clone(m.Data))
-			if m.Header.Flags&unix.NLM_F_MULTI == 0 {
-				return nil
-			}
-		}
-	}
-}
-
-func (r *route) send(b []byte) error {
-	if r.closed {
-		return net.ErrClosed
-	}
-	for {
-		err := unix.Sendto(r.sock.GetFd(), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
-// receive reads one datagram of the kernel; it is good until the next. The socket's own Receive would allocate 64 KiB for each, and each
-// look at an address takes several.
-func (r *route) receive() ([]syscall.NetlinkMessage, error) {
-	for {
-		n, from, err := unix.Recvfrom(r.sock.GetFd(), r.buf, unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.EAGAIN) { // seldom: the kernel answers within the system call
-			if n, err = unix.Poll([]unix.PollFd{{Fd: int32(r.sock.GetFd()), Events: unix.POLLIN}}, int(answerTimeout.Milliseconds())); err == nil && n == 0 {
-				err = unix.EAGAIN
-			} else if err == nil {
-				continue
-			}
-		}
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading the kernel's answer: %w", err)
-		}
-		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != nl.PidKernel {
-			continue
-		}
-		msgs, err := syscall.ParseNetlinkMessage(r.buf[:n])
-		if err != nil {
-			return nil, fmt.Errorf("reading the kernel's answer: %w", err)
-		}
-		ours := msgs[:0]
-		for _, m := range msgs {
-			if m.Header.Pid == r.pid {
-				ours = append(ours, m)
-			}
-		}
-		return ours, nil
-	}
-}
-
-// ackError is the error in an acknowledgement, with the kernel's own explanation when it gave one.
-func ackError(m syscall.NetlinkMessage) error {
-	if len(m.Data) < 4 {
-		return errors.New("the kernel's answer is cut short")
-	}
-	errno := -int32(binary.NativeEndian.Uint32(m.Data))
-	if errno == 0 {
-		return nil
-	}
-	err := error(unix.Errno(errno))
-	const header = 4 + unix.SizeofNlMsghdr
-	if m.Header.Flags&unix.NLM_F_ACK_TLVS != 0 && m.Header.Flags&unix.NLM_F_CAPPED != 0 && len(m.Data) > header {
-		eachAttr(m.Data[header:], func(kind uint16, v []byte) {
-			if kind == unix.NLMSGERR_ATTR_MSG {
-				err = fmt.Errorf("%w (%s)", err, unix.ByteSliceToString(v))
-			}
+			return nil
 		})
+	}
+	if err != nil {
+		err = errors.Join(err, r.forget())
 	}
 	return err
 }
 
-// addresses lists all addresses of both families.
-func (r *route) addresses() ([]kernelAddr, error) {
-	all, err := r.allAddresses.get(r.listAddresses)
-	return slices.Clone(all), err
+// list asks for all objects of a kind and visits the payload of each; begin is called before each attempt.
+func (r *route) list(kind uint16, body []byte, begin func(), visit func([]byte)) error {
+	for range listTries {
+		begin()
+		err := r.collect(request{kind: kind, flags: unix.NLM_F_DUMP, body: body}, visit)
+		if !errors.Is(err, errInterrupted) {
+			return err
+		}
+	}
+	return errors.New("the kernel's list kept changing while it was read")
 }
 
-func (r *route) listAddresses() ([]kernelAddr, error) {
+func (r *route) collect(q request, visit func([]byte)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, err := r.socket()
+	if err != nil {
+		return err
+	}
+	err = s.list(appendMessage(nil, q, 0), func(data []byte) error {
+		visit(data)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errInterrupted) {
+		err = errors.Join(err, r.forget())
+	}
+	return err
+}
+
+// addresses lists all addresses of both families, as they were at some moment after the call.
+func (r *route) addresses() (addressTable, error) { return r.allAddresses.get(r.listAddresses) }
+
+func (r *route) listAddresses() (addressTable, error) {
 	var all []kernelAddr
-	err := r.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), func(b []byte) {
+	err := r.list(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), func() { all = all[:0] }, func(b []byte) {
 		if a, ok := parseAddr(b); ok {
 			all = append(all, a)
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listing addresses: %w", err)
+		return addressTable{}, fmt.Errorf("listing addresses: %w", err)
 	}
-	return all, nil
+	return newAddressTable(all), nil
 }
 
-// links lists all interfaces by index.
-func (r *route) links() (map[int]kernelLink, error) {
-	all, err := r.allLinks.get(r.listLinks)
-	return maps.Clone(all), err
-}
+// skipStats is RTEXT_FILTER_SKIP_STATS (include/uapi/linux/rtnetlink.h): counters of an interface are most of what there is to tell of it.
+const skipStats = 1 << 3
+
+// links lists all interfaces by index, as they were at some moment after the call; to be read only.
+func (r *route) links() (map[int]kernelLink, error) { return r.allLinks.get(r.listLinks) }
 
 func (r *route) listLinks() (map[int]kernelLink, error) {
 	all := map[int]kernelLink{}
-	err := r.dump(unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), func(b []byte) {
+	body := appendAttr(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, skipStats))
+	err := r.list(unix.RTM_GETLINK, body, func() { clear(all) }, func(b []byte) {
 		if l, ok := parseLink(b); ok {
 			all[l.index] = l
 		}

@@ -20,7 +20,7 @@ type question[T any] struct {
 	err  error
 }
 
-// get asks, or waits for another who is about to. The value is shared: clone it before it leaves.
+// get asks, or waits for another who is about to. The value is shared: it is to be read only.
 func (s *shared[T]) get(ask func() (T, error)) (T, error) {
 	s.mu.Lock()
 	mine, before := s.next, s.running

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,13 +29,7 @@ const (
 // Waiting lists the connections to addresses of this node in which the other side may wait for it. However many addresses there are,
 // the kernel walks through its connections once.
 func (m *Manager) Waiting(addrs []netip.Addr) (map[netip.Addr][]Waiting, error) {
-	s, err := m.openDiag()
-	if err != nil {
-		return nil, fmt.Errorf("listing connections: %w", err)
-	}
-	defer s.close()
-	s.end = time.Now().Add(answerTimeout)
-	found, err := s.listBy(localsFilter(addrs), clientWaits)
+	found, err := m.waits.list(m, addrs)
 	if err != nil {
 		return nil, fmt.Errorf("listing connections: %w", err)
 	}
@@ -43,6 +39,49 @@ func (m *Manager) Waiting(addrs []netip.Addr) (map[netip.Addr][]Waiting, error) 
 		out[c.Local.Addr()] = append(out[c.Local.Addr()], Waiting{c, binary.NativeEndian.Uint64(one.id[cookieOffset:])})
 	}
 	return out, nil
+}
+
+// waits is the socket that Waiting asks by, every second or so: kept open, because to make one takes as many calls again.
+type waits struct {
+	mu     sync.Mutex
+	sock   *diag // nil until needed and after any fault, because answers may be left in it
+	closed bool
+}
+
+func (w *waits) list(m *Manager, addrs []netip.Addr) (found []tcpSocket, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil, net.ErrClosed
+	}
+	if w.sock == nil {
+		s, err := m.openDiag()
+		if err != nil {
+			return nil, err
+		}
+		w.sock = s
+	}
+	w.sock.end = time.Now().Add(answerTimeout)
+	if found, err = w.sock.listBy(localsFilter(addrs), clientWaits); err != nil {
+		err = errors.Join(err, w.forget())
+	}
+	return found, err
+}
+
+func (w *waits) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	return w.forget()
+}
+
+// forget ends the socket. The caller holds mu.
+func (w *waits) forget() (err error) {
+	if w.sock != nil {
+		err = w.sock.close()
+		w.sock = nil
+	}
+	return err
 }
 
 // Unknown gives those of the connections to an address of this node that its kernel has no socket for. One in time-wait, which nobody

@@ -9,15 +9,11 @@ import (
 // Unplugged lists the addresses of this node that are on interfaces without a carrier, or that are down, and on no other. It
 // says what was so after it was asked.
 func (m *Manager) Unplugged() ([]netip.Addr, error) {
-	links, err := m.route.links()
+	v, err := m.See()
 	if err != nil {
 		return nil, fmt.Errorf("asking for interfaces without a carrier: %w", err)
 	}
-	addrs, err := m.route.addresses()
-	if err != nil {
-		return nil, fmt.Errorf("asking for interfaces without a carrier: %w", err)
-	}
-	return unplugged(links, addrs), nil
+	return unplugged(v.links, v.addrs.all), nil
 }
 
 func unplugged(links map[int]kernelLink, addrs []kernelAddr) (out []netip.Addr) {

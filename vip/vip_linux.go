@@ -21,6 +21,7 @@ type Manager struct {
 	route  *route
 	sender sender
 	gate   gate
+	waits  waits
 
 	change    sync.Mutex // held while addresses are changed: look, act and read back belong together
 	unguarded bool       // the kernel refused the guard of a renewal although the address was there
@@ -33,11 +34,7 @@ func Open(log *slog.Logger) (*Manager, error) {
 		return nil, fmt.Errorf("opening the address manager: %w", err)
 	}
 	m := &Manager{log: log, ns: ns}
-	err = ns.do(func() (err error) {
-		m.route, err = openRoute()
-		return err
-	})
-	if err != nil {
+	if m.route, err = openRoute(ns); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the address manager: %w", err), ns.close())
 	}
 	return m, nil
@@ -50,7 +47,7 @@ func (m *Manager) Close() error {
 	m.gate.mu.Lock()
 	err := m.gate.close()
 	m.gate.mu.Unlock()
-	return errors.Join(err, m.sender.close(), m.ns.close())
+	return errors.Join(err, m.waits.close(), m.sender.close(), m.ns.close())
 }
 
 // Add puts the address on its interface and reads back that it is there. An address that we hold already is armed anew;
@@ -80,7 +77,7 @@ func (m *Manager) add(s Spec, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := m.foreign(there); err != nil {
+	if err := foreign(there, m.linkName); err != nil {
 		return err
 	}
 	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
@@ -153,7 +150,7 @@ func (m *Manager) RenewBy(specs []Spec, deadline time.Time) error {
 	var errs []error
 	var addrs []kernelAddr
 	for _, s := range specs {
-		a, err := m.present(all, s.Address.Addr())
+		a, err := all.present(s.Address.Addr(), m.linkName)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("renewing VIP %s: %w", s, err))
 			continue
@@ -201,7 +198,7 @@ func (m *Manager) refused(a kernelAddr, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	if _, err := m.present(all, a.prefix.Addr()); err != nil {
+	if _, err := all.present(a.prefix.Addr(), m.linkName); err != nil {
 		return err
 	}
 	m.log.Warn("the kernel refuses guarded renewals: going on without the guard", "vip", a.prefix.Addr())
@@ -229,7 +226,7 @@ func (m *Manager) Remove(s Spec) error {
 		}
 	}
 	if there, err = m.find(s.Address.Addr()); err == nil {
-		err = m.foreign(there)
+		err = foreign(there, m.linkName)
 	}
 	for _, a := range there {
 		if a.ours() {
@@ -253,18 +250,14 @@ func (m *Manager) remove(a kernelAddr) error {
 
 // Held lists our addresses as the kernel has them.
 func (m *Manager) Held() ([]Held, error) {
-	all, err := m.route.addresses()
-	if err != nil {
-		return nil, fmt.Errorf("asking which VIPs are held: %w", err)
-	}
-	links, err := m.route.links()
+	v, err := m.See()
 	if err != nil {
 		return nil, fmt.Errorf("asking which VIPs are held: %w", err)
 	}
 	var held []Held
-	for _, a := range all {
+	for _, a := range v.addrs.all {
 		if a.ours() {
-			held = append(held, a.held(links))
+			held = append(held, a.held(v.links))
 		}
 	}
 	return held, nil
@@ -282,7 +275,7 @@ func (a kernelAddr) held(links map[int]kernelLink) Held {
 func (m *Manager) Present(s Spec) (bool, error) {
 	all, err := m.route.addresses()
 	if err == nil {
-		_, err = m.present(all, s.Address.Addr())
+		_, err = all.present(s.Address.Addr(), m.linkName)
 	}
 	if errors.Is(err, ErrGone) {
 		return false, nil
@@ -308,7 +301,7 @@ func (m *Manager) Sweep(keep func(netip.Prefix) bool) ([]Held, error) {
 	}
 	var swept []Held
 	var errs []error
-	for _, a := range all {
+	for _, a := range all.all {
 		if !a.ours() || keep(a.prefix) {
 			continue
 		}
@@ -322,7 +315,7 @@ func (m *Manager) Sweep(keep func(netip.Prefix) bool) ([]Held, error) {
 	if err != nil {
 		errs = append(errs, fmt.Errorf("sweeping VIPs: %w", err))
 	}
-	for _, a := range all {
+	for _, a := range all.all {
 		if a.ours() && !keep(a.prefix) {
 			errs = append(errs, fmt.Errorf("sweeping VIP %s: it is still there", a.prefix.Addr()))
 		}
@@ -369,46 +362,5 @@ func (m *Manager) find(ip netip.Addr) ([]kernelAddr, error) {
 	if err != nil {
 		return nil, err
 	}
-	var there []kernelAddr
-	for _, a := range all {
-		if a.prefix.Addr() == ip {
-			there = append(there, a)
-		}
-	}
-	return there, nil
-}
-
-// present finds the address as we hold it: ErrForeign when it is not ours, ErrGone when it is absent or unusable.
-func (m *Manager) present(all []kernelAddr, ip netip.Addr) (kernelAddr, error) {
-	var found *kernelAddr
-	for _, a := range all {
-		if a.prefix.Addr() != ip {
-			continue
-		}
-		if !a.ours() {
-			return kernelAddr{}, m.foreign([]kernelAddr{a})
-		}
-		if a.flags&ifaFDADFailed == 0 {
-			found = &a
-		}
-	}
-	if found == nil {
-		return kernelAddr{}, ErrGone
-	}
-	return *found, nil
-}
-
-// foreign is ErrForeign with the place, when one of the addresses is not ours.
-func (m *Manager) foreign(there []kernelAddr) error {
-	for _, a := range there {
-		if a.ours() {
-			continue
-		}
-		name := fmt.Sprintf("interface %d", a.index)
-		if links, err := m.route.links(); err == nil && links[a.index].name != "" {
-			name = links[a.index].name
-		}
-		return fmt.Errorf("%w: %s is configured on %s; remove it there or choose another address", ErrForeign, a.prefix, name)
-	}
-	return nil
+	return all.at(ip), nil
 }

@@ -23,6 +23,21 @@ func (*Manager) Close() error { return nil }
 // Resolve always fails on Windows.
 func (*Manager) Resolve(Spec) (Link, error) { return Link{}, errWindows }
 
+// Sight is nothing on Windows yet.
+type Sight struct{}
+
+// See always fails on Windows.
+func (*Manager) See() (Sight, error) { return Sight{}, errWindows }
+
+// Resolve always fails on Windows.
+func (Sight) Resolve(Spec) (Link, error) { return Link{}, errWindows }
+
+// Present always fails on Windows.
+func (Sight) Present(Spec) (bool, error) { return false, errWindows }
+
+// Peer always fails on Windows.
+func (Sight) Peer(Spec) (Peer, error) { return Peer{}, errWindows }
+
 // Unplugged always fails on Windows.
 func (*Manager) Unplugged() ([]netip.Addr, error) { return nil, errWindows }
 

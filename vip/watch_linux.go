@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"hacluster/internal/nowait"
 )
 
 // watchBuffer holds the events of a busy moment; when it overflows the watch resynchronises.
@@ -65,77 +68,104 @@ type addrKey struct {
 
 // run is one subscription, from its resync to its error.
 func (w *watch) run(ctx context.Context, buffer int) error {
-	var sock *nl.NetlinkSocket
-	err := w.m.ns.do(func() (err error) {
-		sock, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
-		return err
-	})
+	f, err := w.m.subscribe(buffer)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSubscribe, err)
 	}
-	stop := context.AfterFunc(ctx, sock.Close) // ends Receive
+	stop := context.AfterFunc(ctx, func() { f.Close() }) // ends the wait
 	defer func() {
 		if stop() {
-			sock.Close()
+			f.Close()
 		}
 	}()
-	if err := sock.SetReceiveBufferSize(buffer, true); err != nil {
-		_ = sock.SetReceiveBufferSize(buffer, false) // without CAP_NET_ADMIN: as much as is allowed
-	}
 	if err := w.load(); err != nil {
 		return err
 	}
 	w.changed(Change{Kind: Resync})
-	for {
-		msgs, from, err := sock.Receive()
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			if errors.Is(err, os.ErrClosed) {
-				return ctx.Err()
-			}
-			return fmt.Errorf("reading address and link events: %w", err)
-		}
-		if from.Pid != nl.PidKernel {
-			continue
-		}
-		for _, msg := range msgs {
-			w.event(msg)
+	conn, err := f.SyscallConn()
+	buf := make([]byte, eventsMost)
+	for err == nil {
+		var n int
+		if n, err = receive(conn, buf); err == nil {
+			err = eachMessage(buf[:n], w.event)
 		}
 	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("reading address and link events: %w", err)
+}
+
+// eventsMost is how long a datagram of events can be.
+const eventsMost = 64 << 10
+
+// subscribe opens a socket that the events come to. Each renewal of an address is one, so it is read without a word to the scheduler of
+// Go, and into one buffer, which the socket of package nl cannot.
+func (m *Manager) subscribe(buffer int) (f *os.File, err error) {
+	err = m.ns.do(func() error {
+		sock, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+		if err != nil {
+			return err
+		}
+		defer sock.Close()
+		if err := sock.SetReceiveBufferSize(buffer, true); err != nil {
+			_ = sock.SetReceiveBufferSize(buffer, false) // without CAP_NET_ADMIN: as much as is allowed
+		}
+		fd, err := unix.FcntlInt(uintptr(sock.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil { // refuses what others send: netlink(7)
+			return errors.Join(err, unix.Close(fd))
+		}
+		f = os.NewFile(uintptr(fd), "address and link events") // not blocking, as the one it was made from
+		return nil
+	})
+	return f, err
+}
+
+// receive waits for a datagram.
+func receive(conn syscall.RawConn, buf []byte) (n int, err error) {
+	waited := conn.Read(func(fd uintptr) bool {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			n, err = nowait.Receive(fd, buf)
+		}
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if waited != nil {
+		return 0, waited
+	}
+	return n, err
 }
 
 // load takes the present state as known; it runs after the subscription, so nothing falls between the two.
 func (w *watch) load() error {
-	addrs, err := w.m.route.addresses()
+	v, err := w.m.See()
 	if err != nil {
 		return err
 	}
-	w.links, err = w.m.route.links()
-	if err != nil {
-		return err
-	}
+	w.links = maps.Clone(v.links) // events change it
 	w.addrs = map[addrKey]bool{}
-	for _, a := range addrs {
+	for _, a := range v.addrs.all {
 		w.addrs[addrKey{a.index, a.prefix.String()}] = true
 	}
 	return nil
 }
 
 // event reports one message of the kernel when it says something new.
-func (w *watch) event(msg syscall.NetlinkMessage) {
-	switch msg.Header.Type {
+func (w *watch) event(h header, data []byte) error {
+	switch h.kind {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		if a, ok := parseAddr(msg.Data); ok {
-			w.address(a, msg.Header.Type == unix.RTM_NEWADDR)
+		if a, ok := parseAddr(data); ok {
+			w.address(a, h.kind == unix.RTM_NEWADDR)
 		}
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		// Family AF_BRIDGE reports ports of a bridge, with RTM_DELLINK when a port leaves it: not the link itself.
-		if l, ok := parseLink(msg.Data); ok && msg.Data[0] == unix.AF_UNSPEC {
-			w.link(l, msg.Header.Type == unix.RTM_DELLINK)
+		if l, ok := parseLink(data); ok && data[0] == unix.AF_UNSPEC {
+			w.link(l, h.kind == unix.RTM_DELLINK)
 		}
 	}
+	return nil
 }
 
 func (w *watch) address(a kernelAddr, added bool) {
