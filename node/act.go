@@ -18,12 +18,15 @@ import (
 // idle is how long the act loop sleeps when nothing is to be expected; a safety net, never the mechanism.
 const idle = 2 * time.Second
 
-// A round that took longer than restAfter, as with very many groups, is followed by a rest as long as itself, of restMost at most: what
-// this process does beside it, renewals above all, must get the processor, too, when each of a thousand starts wakes the loop. The end of a lease does not wait for it: the gate and the dead
-// man see to that, and here it comes later by no more than the round before could have held it up.
+// A round that took longer than restAfter is followed by a rest as long as itself, of restMost at most; with many resources by one of
+// manyTimes as long, of manyMost at most. What this process does beside it, renewals above all, must get the processor, too, when each of a
+// thousand starts wakes the loop. The end of a lease does not wait for it: the gate and the dead man see to that.
 const (
 	restAfter = 10 * time.Millisecond
 	restMost  = 50 * time.Millisecond
+	many      = 100
+	manyTimes = 4
+	manyMost  = 300 * time.Millisecond
 )
 
 // actLoop is what this node does about the groups: gather, decide, act, wait. Level-triggered; an event only wakes it.
@@ -59,7 +62,7 @@ func (n *Node) actLoop(ctx context.Context) {
 			wait = max(0, min(idle, next.Sub(n.clock())))
 		}
 		now := time.Now()
-		due, rest = now.Add(wait), restFor(now.Sub(began))
+		due, rest = now.Add(wait), restFor(now.Sub(began), len(n.slots.live))
 		if rest > 0 {
 			wait = rest
 		}
@@ -67,12 +70,15 @@ func (n *Node) actLoop(ctx context.Context) {
 	}
 }
 
-// restFor is how long the loop rests after a round.
-func restFor(took time.Duration) time.Duration {
-	if took <= restAfter {
+// restFor is how long the loop rests after a round over so many resources.
+func restFor(took time.Duration, resources int) time.Duration {
+	switch {
+	case took <= restAfter:
 		return 0
+	case resources < many:
+		return min(took, restMost)
 	}
-	return min(took, restMost)
+	return min(manyTimes*took, manyMost)
 }
 
 // act runs one round and returns when the next one is due.

@@ -1,10 +1,12 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
+	"hacluster/internal/boottime"
 	"hacluster/lease"
 )
 
@@ -135,5 +137,49 @@ func TestALeaderAtRestAsksNobody(t *testing.T) {
 		if r.remaining() == 0 && leader.n.raft.IsLeader() && leader.n.raft.Term() == term {
 			t.Fatal("its lease has ended")
 		}
+	}
+}
+
+// What voters say lets the next renewal of their leader's own wait, but not one that has something to say: news that came while as many
+// renewals were under way as may be are in none of them.
+func TestEchoesPutOffNoNews(t *testing.T) {
+	d := newDesk(t)
+	slow := d.timing()
+	slow.Renew = time.Hour
+	d.Node.now.Store(&slow)
+	r := d.renewer
+	due := func(wait time.Duration) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		defer cancel()
+		timer := boottime.NewTimer()
+		defer timer.Close()
+		for len(r.wake) > 0 {
+			<-r.wake
+		}
+		timer.Reset(50 * time.Millisecond)
+		r.echoed <- struct{}{}
+		return r.due(ctx, nil, nil, timer, time.Now().Add(time.Hour), time.Now().Add(time.Hour))
+	}
+	if due(500 * time.Millisecond) {
+		t.Fatal("an echo puts off nothing: this test shows nothing")
+	}
+	for range maxRenewals {
+		r.slots <- struct{}{}
+	}
+	if !r.send(t.Context()) {
+		t.Fatal("it knows no leader")
+	}
+	if !due(10 * time.Second) {
+		t.Error("an echo has put off a renewal with news")
+	}
+	for range maxRenewals {
+		<-r.slots
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody answers here
+	r.send(ctx)
+	r.flight.Wait()
+	if due(500 * time.Millisecond) {
+		t.Error("nothing is put off although everything is said")
 	}
 }

@@ -120,12 +120,16 @@ func (n *Node) lifetimes(addrs []netip.Addr, specs []vip.Spec, until time.Time) 
 // mop removes addresses that stand behind a closed gate and that nobody is about to open: they answer nobody, and the
 // group's epoch is not given away before they are gone.
 func (n *Node) mop(st placement.State, local placement.Local) {
+	now := n.clock()
 	for k, a := range n.slots.all() {
+		if !a.lingers.Load() {
+			continue
+		}
 		gs := st.Groups[k.group]
 		end, leased := local.Leased[k.group]
-		wanted := leased && end.After(n.clock()) && gs.Owner == n.name && gs.Phase == placement.PhaseOwned && n.released[k.group] < gs.Epoch &&
+		wanted := leased && end.After(now) && gs.Owner == n.name && gs.Phase == placement.PhaseOwned && n.released[k.group] < gs.Epoch &&
 			!gs.Offline && !gs.Resources[k.resource]
-		if lr := n.slots.live[k].local(); wanted || !a.lingers.Load() || lr.Doing != "" || lr.State != placement.StateOffline {
+		if lr := n.slots.live[k].local(); wanted || lr.Doing != "" || lr.State != placement.StateOffline {
 			continue
 		}
 		if err := a.remove(); err != nil {

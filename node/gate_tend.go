@@ -125,10 +125,10 @@ func (g *gatekeeper) reopen(addrs []netip.Addr, mine map[netip.Addr]bool, until 
 // dismiss takes from under the gate what needs it no more: an address that has left the configuration, or this node, and
 // where the configuration does without a gate one that the kernel would remove in time. The caller holds mu.
 func (g *gatekeeper) dismiss(fronts []front) {
-	known := map[netip.Addr]front{}
-	for _, f := range fronts {
+	known := make(map[netip.Addr]*front, len(fronts))
+	for i, f := range fronts {
 		if f.possible || !f.absent {
-			known[f.addr] = f
+			known[f.addr] = &fronts[i]
 		}
 	}
 	var leave []netip.Addr

@@ -31,6 +31,8 @@ type renewer struct {
 	slots  chan struct{}  // bounds the renewals under way
 	flight sync.WaitGroup
 
+	crowded bool // of the loop: no renewal was sent because enough were under way, so the next one may have news that none of them has
+
 	mu      sync.Mutex
 	holder  lease.Holder
 	report  placement.Report
@@ -128,6 +130,9 @@ func (r *renewer) due(ctx context.Context, changed, beat <-chan struct{}, timer 
 				timer.Reset(time.Until(next))
 			}
 		case <-r.echoed:
+			if r.crowded {
+				continue
+			}
 			wait := r.n.timing().Renew * 5 / 4 // if no more of them come
 			soon, latest = time.Now().Add(wait), time.Now().Add(wait)
 			timer.Reset(wait)
@@ -151,7 +156,9 @@ func (r *renewer) send(ctx context.Context) bool {
 	r.start.reach(&r.start.leader, r.n.clock())
 	select {
 	case r.slots <- struct{}{}:
+		r.crowded = false
 	default:
+		r.crowded = true
 		return true // enough under way; the next one will say everything
 	}
 	r.mu.Lock()

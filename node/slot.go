@@ -284,7 +284,10 @@ func (s *slot) forget(all bool) {
 func (s *slot) local() placement.LocalResource {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	verdict, why := s.fold.Verdict(s.clock())
+	verdict, why := health.Unknown, ""
+	if len(s.res.Probes) > 0 { // else it needs no clock, which is a system call
+		verdict, why = s.fold.Verdict(s.clock())
+	}
 	lr := placement.LocalResource{Failure: s.failure, Restarts: s.restarts, FailedAt: s.failedAt, Blocked: s.blocked, Doing: s.doing,
 		Running: !s.known || s.status.Running || s.status.Pending, Detail: s.status.Detail}
 	a, isAddress := s.drv.(*address)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -236,13 +237,11 @@ func (m *Manager) listen(s Spec, link kernelLink) (int, *os.File, error) {
 	if err != nil {
 		return -1, nil, err
 	}
-	if protocol == etherTypeIPv6 {
-		// Busy servers see far more IPv6 than neighbour advertisements; and the all-nodes group must pass the card's filter
-		// also where the kernel does not use IPv6 itself.
-		err = errors.Join(
-			unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, advertisementsOnly()),
-			unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{
-				Ifindex: int32(link.index), Type: unix.PACKET_MR_MULTICAST, Alen: 6, Address: [8]byte{0x33, 0x33, 0, 0, 0, 1}}))
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, answersOnly(s.Address.Addr()))
+	if protocol == etherTypeIPv6 && err == nil {
+		// The all-nodes group must pass the card's filter also where the kernel does not use IPv6 itself.
+		err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{
+			Ifindex: int32(link.index), Type: unix.PACKET_MR_MULTICAST, Alen: 6, Address: [8]byte{0x33, 0x33, 0, 0, 0, 1}})
 	}
 	if err == nil {
 		// Bound last: from here on frames queue up, already filtered.
@@ -254,16 +253,26 @@ func (m *Manager) listen(s Spec, link kernelLink) (int, *os.File, error) {
 	return fd, os.NewFile(uintptr(fd), "packet socket"), nil
 }
 
-// advertisementsOnly accepts frames whose next header is ICMPv6 and whose type is neighbour advertisement.
-func advertisementsOnly() *unix.SockFprog {
-	const nextHeader, icmpType = etherLen + 6, etherLen + ipv6Len
-	prog := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: nextHeader},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: icmpv6},
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: icmpType},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: icmpv6NeighborAdv},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 2048},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+// answersOnly accepts what may say that somebody uses the address: ARP with it as the sender's, or a neighbour advertisement with it as the
+// target. Busy servers see far more IPv6; and where a thousand addresses are probed for at the same time, each probe comes to every socket.
+func answersOnly(ip netip.Addr) *unix.SockFprog {
+	const nextHeader, icmpType, icmpTarget, arpSender = etherLen + 6, etherLen + ipv6Len, etherLen + ipv6Len + 8, etherLen + 14
+	type test struct{ size, at, want uint32 }
+	tests := []test{{unix.BPF_W, arpSender, 0}}
+	words := ip.AsSlice()
+	if ip.Is6() {
+		tests = []test{{unix.BPF_B, nextHeader, icmpv6}, {unix.BPF_B, icmpType, icmpv6NeighborAdv}}
+		for i := range uint32(4) {
+			tests = append(tests, test{unix.BPF_W, icmpTarget + 4*i, binary.BigEndian.Uint32(words[4*i:])})
+		}
+	} else {
+		tests[0].want = binary.BigEndian.Uint32(words)
 	}
+	var prog []unix.SockFilter
+	for i, x := range tests {
+		prog = append(prog, unix.SockFilter{Code: uint16(unix.BPF_LD | unix.BPF_ABS | x.size), K: x.at},
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: uint8(2*(len(tests)-1-i) + 1), K: x.want})
+	}
+	prog = append(prog, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 2048}, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0})
 	return &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 }

@@ -100,13 +100,38 @@ func (c *cluster) hactl(ctx context.Context, node string, args ...string) (strin
 	return out.String(), nil
 }
 
-// apply gives the cluster so many groups of one address each, all on one node, or dealt out where only is empty.
-func (c *cluster) apply(ctx context.Context, on string, groups int, only string) error {
+// fill gives the cluster so many groups, step at a time, and waits for each step: that a thousand start within a second is not what is
+// measured at rest.
+func (c *cluster) fill(ctx context.Context, on string, groups, step int) error {
+	for n := min(step, groups); ; n = min(n+step, groups) {
+		if err := c.apply(ctx, on, n, "", 0); err != nil {
+			return err
+		}
+		if err := c.online(ctx, n, "", 0); err != nil || n == groups {
+			return err
+		}
+	}
+}
+
+// gather moves them all to one node, step at a time.
+func (c *cluster) gather(ctx context.Context, on string, groups, step int, only string) error {
+	for n := min(step, groups); ; n = min(n+step, groups) {
+		if err := c.apply(ctx, on, groups, only, n); err != nil {
+			return err
+		}
+		if err := c.online(ctx, groups, only, n); err != nil || n == groups {
+			return err
+		}
+	}
+}
+
+// apply gives the cluster so many groups of one address each; the first few prefer one node.
+func (c *cluster) apply(ctx context.Context, on string, groups int, only string, few int) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "name = \"scale\"\ntiming = %q\n", c.profile)
 	for i := range groups {
 		fmt.Fprintf(&text, "\n[[group]]\nname = \"g%04d\"\n", i)
-		if only != "" {
+		if i < few {
 			fmt.Fprintf(&text, "preferred_owners = [%q]\nauto_failback = \"allow\"\n", only)
 		}
 		fmt.Fprintf(&text, "\n[[group.resource]]\nname = \"vip\"\ntype = \"address\"\naddress = \"198.19.%d.%d/32\"\ninterface = \"eth0\"\n", i/200, 1+i%200)
@@ -128,12 +153,19 @@ func (c *cluster) status(ctx context.Context, node string) (api.Status, error) {
 	return client.Status(ctx)
 }
 
+// An answer is followed by a rest of pollRest times as long as it took, of pollMost at most.
+const (
+	pollRest = 4
+	pollMost = 100 * time.Millisecond
+)
+
 // poll asks the last node, which nobody ends, until the status is as wanted; wrong says what is not.
 func (c *cluster) poll(ctx context.Context, what string, wrong func(api.Status) string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	last := "no answer"
 	for {
+		asked := time.Now()
 		st, err := c.status(ctx, c.names[len(c.names)-1])
 		if err == nil {
 			if last = wrong(st); last == "" {
@@ -143,13 +175,13 @@ func (c *cluster) poll(ctx context.Context, what string, wrong func(api.Status) 
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting until %s: %s: %w", what, last, errors.Join(ctx.Err(), err))
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(min(max(20*time.Millisecond, pollRest*time.Since(asked)), pollMost)): // the answer for a thousand groups is work for both sides
 		}
 	}
 }
 
-// online waits until every group is online, on one node where only is given, and that node does not lead.
-func (c *cluster) online(ctx context.Context, groups int, only string) error {
+// online waits until every group is online, the first few on one node; where those are all, until that node does not lead.
+func (c *cluster) online(ctx context.Context, groups int, only string, few int) error {
 	return c.poll(ctx, "every group is online", func(st api.Status) string {
 		if st.Stale || len(st.Groups) != groups {
 			return fmt.Sprintf("stale %v, %d groups", st.Stale, len(st.Groups))
@@ -159,8 +191,8 @@ func (c *cluster) online(ctx context.Context, groups int, only string) error {
 				return fmt.Sprintf("%s follows configuration %d", n.Name, n.Config)
 			}
 		}
-		for _, g := range st.Groups {
-			if g.State != "online" || only != "" && (g.Owner != only || st.Leader == only) {
+		for i, g := range st.Groups { // by name
+			if g.State != "online" || i < few && (g.Owner != only || few == groups && st.Leader == only) {
 				return fmt.Sprintf("group %s is %s on %s, %s leads", g.Name, g.State, g.Owner, st.Leader)
 			}
 		}

@@ -120,12 +120,9 @@ func (c *cluster) rest(ctx context.Context, span time.Duration, cell *Cell) erro
 }
 
 // die gives all groups to the first node, cuts its power and waits until all are online elsewhere.
-func (c *cluster) die(ctx context.Context, groups int, cell *Cell) error {
+func (c *cluster) die(ctx context.Context, groups, step int, cell *Cell) error {
 	victim, witness := c.names[0], c.names[len(c.names)-1]
-	if err := c.apply(ctx, witness, groups, victim); err != nil {
-		return err
-	}
-	if err := c.online(ctx, groups, victim); err != nil {
+	if err := c.gather(ctx, witness, groups, step, victim); err != nil {
 		return err
 	}
 	before, err := c.status(ctx, witness)

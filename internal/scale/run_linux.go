@@ -25,7 +25,7 @@ import (
 // options are the flags.
 type options struct {
 	nodes, groups []int
-	most          int
+	most, step    int
 	span, settle  time.Duration
 	profile, bin  string
 	moves, write  bool
@@ -65,6 +65,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.DurationVar(&o.settle, "settle", 10*time.Second, "how long to wait before that")
 	f.StringVar(&o.profile, "timing", "lan", "profile of timing")
 	f.StringVar(&o.bin, "bin", "", "folder with had and hactl (default: built anew)")
+	f.IntVar(&o.step, "step", 200, "groups that start at once when the cluster is filled, and that move at once before a death")
 	f.BoolVar(&o.moves, "moves", true, "cut the power of a node that owns all groups, at the end of each cell")
 	f.BoolVar(&o.write, "write", false, "write docs/scale.md and docs/scale-curves.svg")
 	f.StringVar(&o.bench, "bench", "", "file with what go test -bench Scale ./placement printed, for the report")
@@ -159,10 +160,7 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 					return err
 				}
 			}
-			if err := c.apply(ctx, c.names[0], groups, ""); err != nil {
-				return err
-			}
-			if err := c.online(ctx, groups, ""); err != nil {
+			if err := c.fill(ctx, c.names[0], groups, o.step); err != nil {
 				return err
 			}
 			select {
@@ -173,7 +171,7 @@ func (o options) cluster(ctx context.Context, bin string, nodes int, stderr io.W
 			if err := c.rest(ctx, o.span, &cell); err != nil || !o.moves {
 				return err
 			}
-			return c.die(ctx, groups, &cell)
+			return c.die(ctx, groups, o.step, &cell)
 		}()
 		if ctx.Err() != nil {
 			return cells // of this one nothing is known
