@@ -10,7 +10,7 @@ var gateMutants = []mutant{
 	{"conflict-deaf", "a probe for an IPv4 address does not hear who has it", "vip/packet_linux.go",
 		"etherLen + ipv6Len + 8, etherLen + 14", "etherLen + ipv6Len + 8, etherLen + 24",
 		tests("vip", "TestConflictFindsAHolder")},
-	{"conflict-deaf-ipv6", "a probe for an IPv6 address does not hear who has it", "vip/packet_linux.go",
+	{"conflict-deaf-nd", "a probe for an IPv6 address does not hear who has it", "vip/packet_linux.go",
 		"etherLen + ipv6Len + 8, etherLen + 14", "etherLen + ipv6Len + 12, etherLen + 14",
 		tests("vip", "TestConflictFindsAHolder")},
 	{"recall-unbounded", "a library that stands still is asked to prove its leader without end", "raft/quiet.go",
