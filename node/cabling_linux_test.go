@@ -40,6 +40,7 @@ func (c *cabling) news(t *testing.T, kind vip.Kind) (cables, bool) {
 // A node says which of the addresses it listens at are out, and that they are in again; what others do not know of, and what
 // they have heard, it does not say.
 func TestWhatANodeSaysOfItsCables(t *testing.T) {
+	t.Parallel()
 	n, _, out := cabled(t)
 	c := n.cabling
 	if _, any := c.news(t, vip.Resync); any {
@@ -70,6 +71,7 @@ func TestWhatANodeSaysOfItsCables(t *testing.T) {
 
 // A peer that does not answer is told again, one that does not know the message is not.
 func TestAPeerIsToldOfCablesUntilItHears(t *testing.T) {
+	t.Parallel()
 	n, questions, _ := cabled(t)
 	said := cables{Boot: "x", Seq: 1, Out: []netip.Addr{netip.MustParseAddr("198.18.0.1")}}
 	for name, answer := range map[string]message{"it hears": {}, "it is too old to": {Refused: "this agent does not know the question: upgrade it"}} {
@@ -95,6 +97,7 @@ func TestAPeerIsToldOfCablesUntilItHears(t *testing.T) {
 
 // Words of one process count in its order; those of another process are newer.
 func TestAnOldWordAboutCablesIsNoNews(t *testing.T) {
+	t.Parallel()
 	n, _, _ := cabled(t)
 	hear := func(boot string, seq uint64) cables {
 		if a := n.answer(t.Context(), "b", message{Cables: &cables{Boot: boot, Seq: seq}}); a.Refused != "" {
@@ -166,6 +169,7 @@ func TestOnlyAnAddressThatWasHeldFailsOfItsCable(t *testing.T) {
 
 // A failover asks the network who has the address unless the owner held it until its cable went.
 func TestWhatProvesThatNobodyHasTheAddress(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		cause placement.Cause
 		want  bool
@@ -192,6 +196,7 @@ func TestWhatProvesThatNobodyHasTheAddress(t *testing.T) {
 
 // An owner that was silent for a moment says what failed, and is confirmed only after that: it is then that the leader looks at it.
 func TestWhatANodeSaidWhileItWasSilentIsLookedAt(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	d.owned()
 	news := func() bool {

@@ -37,6 +37,7 @@ const patience = 20 * time.Second
 type cluster struct {
 	t     *testing.T
 	dir   string
+	net   int // 127.0.net.0/24, and its gossip ports: clusters of parallel tests do not meet
 	nodes map[string]*member
 	order []string
 }
@@ -116,6 +117,13 @@ func (u *undertaker) close() {
 	u.kills.Wait()
 }
 
+var clusters atomic.Int32
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	return &cluster{t: t, dir: t.TempDir(), net: int(clusters.Add(1)) % 250, nodes: map[string]*member{}}
+}
+
 // form makes a cluster: the first name founds it, the others join in order. A name that begins with w is a witness.
 func form(t *testing.T, names ...string) *cluster {
 	t.Helper()
@@ -126,7 +134,7 @@ func form(t *testing.T, names ...string) *cluster {
 func formWith(t *testing.T, prepare func(*member), names ...string) *cluster {
 	t.Helper()
 	needNetwork(t)
-	c := &cluster{t: t, dir: t.TempDir(), nodes: map[string]*member{}}
+	c := newCluster(t)
 	t.Cleanup(c.close)
 	for i, name := range names {
 		m := c.add(name)
@@ -171,8 +179,8 @@ func formWith(t *testing.T, prepare func(*member), names ...string) *cluster {
 func (c *cluster) add(name string) *member {
 	dir := filepath.Join(c.dir, name)
 	cfg := config.DefaultNode()
-	cfg.Name, cfg.Addresses = name, []string{fmt.Sprintf("127.0.0.%d", len(c.order)+1)}
-	cfg.GossipPort = 7500 + len(c.order) // gossip listens on every address
+	cfg.Name, cfg.Addresses = name, []string{fmt.Sprintf("127.0.%d.%d", c.net, len(c.order)+1)}
+	cfg.GossipPort = 7500 + 10*c.net + len(c.order) // gossip listens on every address
 	cfg.DataDir, cfg.Socket = filepath.Join(dir, "data"), filepath.Join(dir, "run", "had.sock")
 	if strings.HasPrefix(name, "w") {
 		cfg.Role = placement.RoleWitness
@@ -287,14 +295,11 @@ func (m *member) stop() {
 	m.n = nil
 }
 
+// close ends the nodes one after the other: while others still hear its goodbye, none takes the second that one takes at most.
 func (c *cluster) close() {
-	for _, m := range c.nodes {
+	for _, name := range c.order {
+		m := c.nodes[name]
 		m.client.Close()
-		if m.n != nil {
-			m.end()
-		}
-	}
-	for _, m := range c.nodes {
 		m.stop()
 		m.man.close()
 	}

@@ -3,8 +3,10 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,8 +26,18 @@ func (w word) proven(string) bool { return w.isProven }
 // newAddress makes an address in a namespace of its own, with a cable to the namespace other.
 func newAddress(t *testing.T) (a *address, other string) {
 	t.Helper()
+	a, _, other = newAddressIn(t)
+	return a, other
+}
+
+var addresses atomic.Int32
+
+// newAddressIn also tells where the address is. No two have a namespace in common: tests that mostly wait do so together.
+func newAddressIn(t *testing.T) (a *address, mine, other string) {
+	t.Helper()
 	needNetwork(t)
-	mine, other := nsOf(t, "mine"), nsOf(t, "other")
+	count := addresses.Add(1)
+	mine, other = nsOf(t, fmt.Sprintf("mine%d", count)), nsOf(t, fmt.Sprintf("other%d", count))
 	for _, ns := range []string{mine, other} {
 		sh(t, "ip", "netns", "add", ns)
 		t.Cleanup(func() { sh(t, "ip", "netns", "del", ns) })
@@ -56,7 +68,7 @@ func newAddress(t *testing.T) (a *address, other string) {
 		}
 		return nil
 	})
-	return a, other
+	return a, mine, other
 }
 
 // absent checks that the kernel does not have the address.

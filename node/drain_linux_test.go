@@ -45,13 +45,13 @@ type drainBench struct {
 
 func newDrainBench(t *testing.T) *drainBench {
 	t.Helper()
-	a, other := newAddress(t)
+	a, mine, other := newAddressIn(t)
 	if err := vip.DrainSupported(); err != nil {
 		t.Skip("needs a kernel that can duplicate packets:", err)
 	}
 	sh(t, "ip", "-n", other, "addr", "add", "198.18.0.2/24", "dev", "eth0")
 	a.gate.follow(true, true)
-	b := &drainBench{address: a, plansTold: &plansTold{}, t: t, here: nsOf(t, "mine"), other: other}
+	b := &drainBench{address: a, plansTold: &plansTold{}, t: t, here: mine, other: other}
 	a.lease, a.plans, a.wake = word{true}, b.plansTold, func() {}
 	self, err := a.vips.Peer(a.spec)
 	if err != nil {
@@ -202,6 +202,7 @@ func (b *drainBench) isGone() {
 
 // What is open when the time is over is reset, not left hanging, and counted.
 func TestTheEndOfADrainResetsAndCountsWhatIsLeft(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	finishes, stays, more := b.dial(), b.dial(), b.dial()
@@ -233,6 +234,7 @@ func TestTheEndOfADrainResetsAndCountsWhatIsLeft(t *testing.T) {
 
 // Without connections a drain ends when the new owner has had time to open, not before.
 func TestADrainWithoutConnectionsWaitsForTheNewOwner(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	c := b.dial()
@@ -265,6 +267,7 @@ func TestADrainWithoutConnectionsWaitsForTheNewOwner(t *testing.T) {
 
 // The plan is void when the group was taken from the new owner, or the old one was marked as lost.
 func TestADrainEndsWithItsPlan(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	c := b.dial()
@@ -282,6 +285,7 @@ func TestADrainEndsWithItsPlan(t *testing.T) {
 
 // The act loop asks for the stop of what is not owned again and again.
 func TestStoppingAgainLeavesADrainAlone(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	c := b.dial()
@@ -303,6 +307,7 @@ func TestStoppingAgainLeavesADrainAlone(t *testing.T) {
 
 // A lease ends soon after it was given away; the address must not go with its lifetime.
 func TestADrainedAddressOutlivesItsLease(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	b.dial()
@@ -320,6 +325,7 @@ func TestADrainedAddressOutlivesItsLease(t *testing.T) {
 
 // Without its gate the old owner answers for the address beside the new one (S1): it must give it up.
 func TestADrainEndsWithTheGate(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	b.dial()
@@ -331,6 +337,7 @@ func TestADrainEndsWithTheGate(t *testing.T) {
 // The layer of the kernel lease may change while connections finish here: what was given away stays behind its gate (S1), and ends as
 // it would have.
 func TestAChangeOfTheLayerLeavesADrainAlone(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	c := b.dial()
@@ -367,6 +374,7 @@ func (b *drainBench) staysShut(a *address) (tend func()) {
 
 // The same where the agent was started again after the change: the gate that it finds in the kernel stays until the end, and no longer.
 func TestTheNextProcessLeavesADrainAloneWithoutAGate(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	c := b.dial()
@@ -407,6 +415,7 @@ func TestALateResetIsRepeatedOnlyBehindTheGate(t *testing.T) {
 
 // The next process goes on with what this one began, and ends it.
 func TestTheNextProcessEndsADrain(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	c := b.dial()
@@ -441,6 +450,7 @@ func (b *drainBench) nextProcess(gate bool) *address {
 
 // Connections may be open on the old owner until the very end; the new one's next process must not stop forwarding before that.
 func TestTheNextProcessForwardsAsLong(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(2, b.planned("b", "a", 1, time.Minute))
 	until := b.drained().until
@@ -452,6 +462,7 @@ func TestTheNextProcessForwardsAsLong(t *testing.T) {
 
 // Moves may follow each other before the first drain is over: its time must not end the later one.
 func TestAMoveBackEndsTheDrain(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(1, nil)
 	c := b.dial()
@@ -481,6 +492,7 @@ func TestAMoveBackEndsTheDrain(t *testing.T) {
 
 // The new owner forwards while there is a plan.
 func TestTheNewOwnerForwardsUntilTheDrainIsRecorded(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(2, b.planned("b", "a", 1, time.Minute))
 	for range 3 {

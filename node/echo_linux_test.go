@@ -12,6 +12,7 @@ import (
 
 // What voters say of their grants renews the leader's own lease from before those were sent, as a round would; and nothing else does (S1, S2).
 func TestVotersRenewTheLeaseOfTheirLeader(t *testing.T) {
+	t.Parallel()
 	const interval = 100 * time.Millisecond
 	type word struct {
 		boot       string

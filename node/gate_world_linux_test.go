@@ -83,6 +83,14 @@ func newGated(t *testing.T, keys string) *gated {
 	return g
 }
 
+// often is how many times something is done in the full run; once shows it.
+func often(times int) int {
+	if testing.Short() {
+		return 1
+	}
+	return times
+}
+
 // formGated is form with addresses in namespaces: a witness has none.
 func formGated(t *testing.T) *cluster {
 	c := formWith(t, func(m *member) {

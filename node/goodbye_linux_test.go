@@ -179,6 +179,7 @@ func TestAGoodbyeShieldsNoDoubt(t *testing.T) {
 
 // Each renewal after it was said says it, whether or not the leader has the report; and it is known when a leader has heard it.
 func TestAGoodbyeIsInEachRenewal(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	r := d.renewer
 	var got []bool

@@ -25,7 +25,7 @@ type desk struct {
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	needNetwork(t)
-	c := &cluster{t: t, dir: t.TempDir(), nodes: map[string]*member{}}
+	c := newCluster(t)
 	m := c.add("a")
 	m.found()
 	n, err := Open(Options{Config: m.cfg, Version: "test", Log: m.log()})
@@ -116,6 +116,7 @@ func (d *desk) owned() (epoch uint64, wait time.Duration) {
 
 // From the decision to take a group on, whatever becomes of the proposal, no grant lists the epoch (S1, S2).
 func TestNoGrantCoversWhatIsBeingTaken(t *testing.T) {
+	t.Parallel()
 	for name, proposing := range map[string]struct {
 		ctx  func(context.Context) (context.Context, context.CancelFunc)
 		term uint64
@@ -151,6 +152,7 @@ func TestNoGrantCoversWhatIsBeingTaken(t *testing.T) {
 
 // Until the silence has lasted for the takeover wait nothing is taken, to the nanosecond.
 func TestNothingIsTakenBeforeTheTakeoverWait(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	epoch, wait := d.owned()
 	d.pass(wait - 1)
@@ -184,6 +186,7 @@ func (d *desk) asked() chan error {
 // A renewal counts for the leader, and is granted, only once a quorum has confirmed that it leads. Otherwise a deposed
 // leader would give leases, and a leader that was not confirmed would reckon with contacts that gave none.
 func TestARenewalCountsOnlyOnceItIsVerified(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	type answer struct {
 		held map[string]uint64
@@ -230,6 +233,7 @@ func TestARenewalCountsOnlyOnceItIsVerified(t *testing.T) {
 
 // The lease counts from before the first byte of the renewal left, however late the answer is (S1, S2).
 func TestALeaseCountsFromBeforeItsRenewalWasSent(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	t0 := d.clock()
 	granted := d.renewer.granted
@@ -262,6 +266,7 @@ func TestALeaseCountsFromBeforeItsRenewalWasSent(t *testing.T) {
 
 // A grant that knows of an assignment and does not list its epoch has taken it back: the lease goes on, not for that group.
 func TestAGrantWithoutTheEpochIsNoLeaseForIt(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	d.pass(d.raft.State().Policy.GroupWaitDelay) // for the preferred owner, which does not come
 	d.renew("a")

@@ -117,6 +117,7 @@ func (p *prover) taken() bool {
 // A leader gives away what a node owns by what the voters attested while that is fresh, was said by voters that it still counts, and by as many as
 // prove it (S1).
 func TestAProofThatAPulseHasStopped(t *testing.T) {
+	t.Parallel()
 	keep := func(*prover) {}
 	for name, c := range map[string]struct {
 		sooner time.Duration
@@ -167,6 +168,7 @@ func TestAProofThatAPulseHasStopped(t *testing.T) {
 
 // A leader that cannot prove it goes on answering the node, which the other voters hear (L1).
 func TestALeaderIsTheLastToAttest(t *testing.T) {
+	t.Parallel()
 	p := newProver(t)
 	p.holds(p.barFor(p.raft.State().Floor) - proofLasts)
 	p.goesSilent()

@@ -121,6 +121,7 @@ func (p *pulsing) toldAll() bool {
 // A node promises only to voters that can all hear it: one whose agent knows no pulses counts as one that was promised nothing, and the gates
 // follow the lease.
 func TestAnOldVoterIsPromisedNothing(t *testing.T) {
+	t.Parallel()
 	p := newPulsing(t)
 	if !p.promises() {
 		t.Fatal("no promise to voters that all answer: this test shows nothing")
@@ -145,6 +146,7 @@ func TestAnOldVoterIsPromisedNothing(t *testing.T) {
 
 // A process that ends in order takes its promises back first: from then on no quorum can say that one has ended (L3).
 func TestAProcessThatEndsTakesItsPromisesBack(t *testing.T) {
+	t.Parallel()
 	p := newPulsing(t)
 	if !p.promises() {
 		t.Fatal("no promise")
@@ -183,6 +185,7 @@ func TestAProcessThatEndsTakesItsPromisesBack(t *testing.T) {
 
 // A lease that was granted by a leader that counts other voters arms nothing; the newest grant says which they are (S1).
 func TestGatesAreArmedByGrantsOfTheSameVoters(t *testing.T) {
+	t.Parallel()
 	n, questions := lonely(t)
 	willed(t, n, "b")
 	n.gate = &gatekeeper{clock: n.clock, log: n.log}
@@ -214,6 +217,7 @@ func TestGatesAreArmedByGrantsOfTheSameVoters(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatal("the grant does not count")
 		}
+		r.remaining() // waits for the rest of what a grant changes
 	}
 	for _, c := range []struct {
 		granted, voters []string

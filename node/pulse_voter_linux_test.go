@@ -111,6 +111,7 @@ func (v *voter) attests(q attest) bool { return v.listener.attest(v.t.Context(),
 // A voter that has lost its bars does not know how long one may last before it knows by which timing the cluster lives: a process begins
 // with the one that it followed when it ran last, or with the one that is built in (S1).
 func TestAVoterThatLostItsBarsWaitsUntilItKnowsHowLongTheyLast(t *testing.T) {
+	t.Parallel()
 	needBootID(t)
 	v := newVoter(t)
 	if err := os.Remove(fence.BarsPath(v.cfg.Socket)); err != nil {
@@ -158,6 +159,7 @@ func TestAVoterThatLostItsBarsWaitsUntilItKnowsHowLongTheyLast(t *testing.T) {
 
 // A voter that has said that a promise has ended does not answer the node until the bar is over, whoever restarts meanwhile (S1).
 func TestAVoterThatRestartsKeepsItsBars(t *testing.T) {
+	t.Parallel()
 	needBootID(t)
 	for name, c := range map[string]struct {
 		between func(file string) error // two processes
@@ -222,6 +224,7 @@ func needBootID(t *testing.T) {
 
 // A voter that stood still may have pulses that it has not read: nothing has ended before they had the time to be heard (S1).
 func TestALateTimerSaysNothing(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		late   time.Duration
 		lapsed bool
@@ -257,6 +260,7 @@ func TestALateTimerSaysNothing(t *testing.T) {
 
 // A node that is heard again is not silent any more, and its next promise is watched as the first one was.
 func TestANodeThatIsHeardAgainIsNotSilent(t *testing.T) {
+	t.Parallel()
 	v := newVoter(t)
 	for range 3 {
 		v.lapses("b")
@@ -271,6 +275,7 @@ func TestANodeThatIsHeardAgainIsNotSilent(t *testing.T) {
 }
 
 func TestWhatAVoterDoesNotAttest(t *testing.T) {
+	t.Parallel()
 	good := func(*voter, *attest) {}
 	for name, c := range map[string]struct {
 		before func(v *voter, q *attest)
@@ -327,6 +332,7 @@ func (v *voter) breakBars() {
 
 // A leader that is a little faster than a voter need not ask twice.
 func TestAVoterWaitsForAPromiseThatIsAboutToEnd(t *testing.T) {
+	t.Parallel()
 	v := newVoter(t)
 	for range 20 {
 		if !v.hears("b", theBound) {

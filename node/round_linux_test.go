@@ -89,6 +89,7 @@ func TestARenewalVouchesForItsLeader(t *testing.T) {
 // After a suspend of the machine its lease is over at once, for the act loop and for an address that is being added: what
 // enforces the end in the kernel stood still meanwhile.
 func TestNoLeaseOutlivesASuspend(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	var slept atomic.Int64
 	d.renewer.asleep = boottime.NewSuspend(func() time.Duration { return time.Duration(slept.Load()) })

@@ -15,6 +15,7 @@ import (
 // Followers may act on an entry before the leader has applied it. A new process, whose copy of the state may be older than what
 // the one before promised, counts as caught up with the index of its first grant: that one waits for the proposals under way (S1, S2).
 func TestTheFirstGrantOfAProcessWaitsForTheProposalsUnderWay(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	epoch, _ := d.owned()
 	d.leader.proposing.RLock() // as propose does while an entry is under way
@@ -53,6 +54,7 @@ func TestTheFirstGrantOfAProcessWaitsForTheProposalsUnderWay(t *testing.T) {
 
 // A slow disk, which proposals wait for, must cost no lease: only a process that is new to this leader waits for them.
 func TestLaterGrantsDoNotWaitForProposals(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	epoch, _ := d.owned()
 	d.leader.proposing.RLock() // as propose does while an entry is under way
@@ -84,6 +86,7 @@ func TestLaterGrantsDoNotWaitForProposals(t *testing.T) {
 
 // A proposal that failed may still be committed later. Until a barrier has shown what became of it nothing is granted.
 func TestNothingIsGrantedWhileTheFateOfAProposalIsUnknown(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	d.owned()
 	// A time that cannot be written down: the proposal fails on its way.
@@ -106,6 +109,7 @@ func TestNothingIsGrantedWhileTheFateOfAProposalIsUnknown(t *testing.T) {
 
 // What a process said last may come after its successor has spoken. Its promises do not bind the successor (S2).
 func TestWhatAReplacedProcessSaysLateIsRefused(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	say := func(boot string, seq, released uint64) error {
 		return d.leader.take("b", renewal{Seq: seq, Boot: boot, Report: placement.Report{Groups: map[string]placement.GroupReport{"web": {Released: released}}}})
@@ -139,6 +143,7 @@ func TestWhatAReplacedProcessSaysLateIsRefused(t *testing.T) {
 // A node that is removed by force may be alive and only unheard: what it owns is not free before its lease has run out, for a
 // leader that was just elected too (S1).
 func TestAForcedRemovalWaitsForTheLease(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	_, wait := d.owned()
 	remove := func() (refused bool) {
@@ -181,6 +186,7 @@ func TestAForcedRemovalWaitsForTheLease(t *testing.T) {
 
 // Its lease may run out, an administrator may say that it is to go, and it may speak again before it is gone (S1).
 func TestANodeThatIsRemovedByForceIsGrantedNothing(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	epoch, wait := d.owned()
 	w := api.Write{Verb: api.VerbRemove, Node: "b", Force: true}
@@ -206,6 +212,7 @@ func TestANodeThatIsRemovedByForceIsGrantedNothing(t *testing.T) {
 
 // What a leader knew in an earlier term is worth nothing in a later one: another may have led in between and granted (S1).
 func TestALeaderThatIsElectedAgainBeginsAnew(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	d.owned()
 	d.leader.ledger.Withhold("web", 1)
@@ -230,6 +237,7 @@ func TestALeaderThatIsElectedAgainBeginsAnew(t *testing.T) {
 
 // What was decided on what one term knew is not carried out in another.
 func TestWhatWasDecidedInAnotherTermIsNotCarriedOut(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	epoch, wait := d.owned()
 	d.pass(wait)
@@ -244,6 +252,7 @@ func TestWhatWasDecidedInAnotherTermIsNotCarriedOut(t *testing.T) {
 
 // While a resource of a former configuration is not proven gone, the group is not promised away (S2).
 func TestNothingIsPromisedWhileAFormerConfigurationRuns(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	d.pass(d.raft.State().Policy.GroupWaitDelay) // for the preferred owner, which does not come
 	d.renew("a")
@@ -289,6 +298,7 @@ func TestNothingIsPromisedWhileAFormerConfigurationRuns(t *testing.T) {
 // A machine that lost its disk comes back under a new identity. Until its former self is proven gone there would be two of
 // them, with one name (S1, S4).
 func TestANodeComesBackOnlyWhenItsFormerSelfIsGone(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	d.owned()
 	limit := 2 * d.timing().Suspect

@@ -141,6 +141,7 @@ func (b *drainBench) tickledIs(epoch uint64) {
 
 // The new owner ends what waits for the lost one, once, and leaves its own connections alone.
 func TestTheNewOwnerTicklesWhatTheLostOneLeft(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	lost := &left{}
 	b.tickles, b.tickling = lost, true
@@ -188,6 +189,7 @@ func TestTheNewOwnerTicklesWhatTheLostOneLeft(t *testing.T) {
 
 // Each is sent several times, for longer than a neighbour is asked for once, and those of one time not at once.
 func TestTicklesAreSpread(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(3, nil)
 	many, s := someConns("198.18.0.100", "198.18.0.3", vip.MaxTickles), &sends{}
@@ -223,6 +225,7 @@ func TestTicklesAreSpread(t *testing.T) {
 
 // A time that the lease did not allow is left out, and the next is not.
 func TestATimeWithoutALeaseIsLeftOut(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	l := &leaseOf{word: word{true}, end: boottime.Now().Add(time.Minute)}
 	b.lease = l
@@ -241,6 +244,7 @@ func TestATimeWithoutALeaseIsLeftOut(t *testing.T) {
 
 // S1: no packet is sent from an address that this node may not use any more.
 func TestTicklesEndWithTheRightToTheAddress(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		end   func(b *drainBench, l *leaseOf, cancel func())
 		parts int // that are sent all the same
@@ -259,6 +263,7 @@ func TestTicklesEndWithTheRightToTheAddress(t *testing.T) {
 		}, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newDrainBench(t)
 			l := &leaseOf{word: word{true}, end: boottime.Now().Add(time.Minute)}
 			b.lease = l
@@ -280,6 +285,7 @@ func TestTicklesEndWithTheRightToTheAddress(t *testing.T) {
 
 // What the loss of the lease has interrupted goes on once the gate is open again.
 func TestTicklesThatWereInterruptedAreBegunAnew(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	lost, l := &left{}, &leaseOf{word: word{true}, end: boottime.Now().Add(time.Minute)}
 	b.tickles, b.tickling, b.lease = lost, true, l
@@ -319,6 +325,7 @@ func TestTicklesThatWereInterruptedAreBegunAnew(t *testing.T) {
 
 // The context that tickles run under ends when the address is given up.
 func TestGivingUpEndsTickles(t *testing.T) {
+	t.Parallel()
 	b := newDrainBench(t)
 	b.start(3, nil)
 	ctx := b.keepAnnouncing()

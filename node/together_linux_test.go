@@ -13,6 +13,7 @@ import (
 // All groups of a dead node are proposed before the first is applied: Raft then writes them together. The desk's clock
 // stands still, so nothing here depends on how fast it goes.
 func TestTheGroupsOfADeadNodeMoveTogether(t *testing.T) {
+	t.Parallel()
 	const groups = 40
 	d := newDesk(t)
 	text := new(strings.Builder)

@@ -12,6 +12,7 @@ import (
 
 // At rest a renewal does not grow with the number of groups; whatever is new is told at once, and to whom it is news.
 func TestAReportThatTheLeaderHasIsLeftOut(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	r := d.renewer
 	report := placement.Report{Node: "a", Applied: 7, Groups: map[string]placement.GroupReport{}}
@@ -61,6 +62,7 @@ func TestAReportThatTheLeaderHasIsLeftOut(t *testing.T) {
 
 // A leader takes no renewal for the report of another process, of another version, or of a term that it does not remember.
 func TestALeaderAsksForAReportThatItDoesNotHave(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	take := func(m renewal) error { return d.leader.take("b", m) }
 	report := placement.Report{Applied: 1, Warnings: []string{"as told"}}
