@@ -37,7 +37,7 @@ func (h *had) Name() string { return h.name }
 func (h *had) Can(string) bool { return true }
 
 func (h *had) Form(ctx context.Context) (*Arena, error) {
-	c, err := drill.Form(ctx, drill.Options{Timing: h.timing, Bin: h.o.Bin, Net: h.o.Networks})
+	c, err := drill.Form(ctx, drill.Options{Timing: h.timing, Tight: h.name == HadTight, Bin: h.o.Bin, Net: h.o.Networks})
 	if err != nil {
 		return nil, err
 	}

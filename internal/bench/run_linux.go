@@ -13,7 +13,7 @@ import (
 
 // makers of the systems by name.
 var makers = map[string]func(Options) System{
-	HadFast: newHad(HadFast, "fast"), HadLan: newHad(HadLan, "lan"),
+	HadFast: newHad(HadFast, "fast"), HadTight: newHad(HadTight, "fast"), HadLan: newHad(HadLan, "lan"),
 	KeepDefault: newKeepalived(KeepDefault), KeepFast: newKeepalived(KeepFast), KeepExtreme: newKeepalived(KeepExtreme),
 	PacemakerStock: newPacemaker(PacemakerStock), PacemakerFast: newPacemaker(PacemakerFast), ByHand: newHand,
 }

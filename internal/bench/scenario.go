@@ -72,6 +72,7 @@ func (s Scenario) lasts() bool {
 // Names of the systems. Those of had and of the peers begin alike.
 const (
 	HadFast        = "had fast"
+	HadTight       = "had tight" // fast with shorter pulses than those that are built in
 	HadLan         = "had lan"
 	KeepDefault    = "keepalived default"
 	KeepFast       = "keepalived fast"
@@ -82,7 +83,9 @@ const (
 )
 
 // SystemNames are all of them, in the order of the report.
-var SystemNames = []string{HadFast, HadLan, KeepDefault, KeepFast, KeepExtreme, PacemakerStock, PacemakerFast, ByHand}
+var SystemNames = []string{HadFast, HadTight, HadLan, KeepDefault, KeepFast, KeepExtreme, PacemakerStock, PacemakerFast, ByHand}
 
 // peer tells that had is compared with it. The hand is no peer: it needs somebody who knows.
-func peer(system string) bool { return system != HadFast && system != HadLan && system != ByHand }
+func peer(system string) bool {
+	return !slices.Contains([]string{HadFast, HadTight, HadLan, ByHand}, system)
+}

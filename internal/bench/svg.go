@@ -25,7 +25,7 @@ const (
 
 // colours of the systems: had green, keepalived blue, Pacemaker orange, the hand grey; darker is faster.
 var colours = map[string]string{
-	HadFast: "#1a7f37", HadLan: "#6fbf73", KeepDefault: "#a6c8ff", KeepFast: "#3b82f6", KeepExtreme: "#1e3a8a",
+	HadFast: "#1a7f37", HadTight: "#0b3d1b", HadLan: "#6fbf73", KeepDefault: "#a6c8ff", KeepFast: "#3b82f6", KeepExtreme: "#1e3a8a",
 	PacemakerStock: "#ffc078", PacemakerFast: "#e8590c", ByHand: "#868e96",
 }
 

@@ -9,7 +9,7 @@ import (
 
 // short are the two lines that stand above a system's column.
 var short = map[string][2]string{
-	HadFast: {"had", "fast"}, HadLan: {"had", "lan"}, KeepDefault: {"keep.", "deflt"}, KeepFast: {"keep.", "fast"}, KeepExtreme: {"keep.", "extr"},
+	HadFast: {"had", "fast"}, HadTight: {"had", "tight"}, HadLan: {"had", "lan"}, KeepDefault: {"keep.", "deflt"}, KeepFast: {"keep.", "fast"}, KeepExtreme: {"keep.", "extr"},
 	PacemakerStock: {"pcmk", "deflt"}, PacemakerFast: {"pcmk", "300"}, ByHand: {"by", "hand"},
 }
 

@@ -31,6 +31,7 @@ var Nodes = []string{"tomcat1", "tomcat2", "witness"}
 // Options of a drill cluster. All are optional.
 type Options struct {
 	Timing  string // profile, default lan
+	Tight   bool   // with shorter pulses than those of the profile fast
 	Service string // "test" (default) or "tomcat"
 	Cold    bool   // start the service on failover only
 	Groups  int    // further groups, each with an address of its own

@@ -24,9 +24,13 @@ func (c *Cluster) Config() (string, error) {
 		http = `timeout_min = "100ms"`
 		ajp = "interval = \"100ms\"\n" + http
 	}
+	tight := ""
+	if c.o.Tight {
+		tight = "timing_override = { pulse = \"15ms\", pulse_bound = \"95ms\" }\n"
+	}
 	text := fmt.Sprintf(`name = "drill"
 timing = %q
-nodes = ["tomcat1", "tomcat2"]
+%snodes = ["tomcat1", "tomcat2"]
 witnesses = ["witness"]
 
 [[group]]
@@ -58,7 +62,7 @@ type = "http"
 url = "http://127.0.0.1:8080/"
 interval = "500ms"
 %s
-`, c.o.Timing, Group, standby, c.VIP, runOn, command, ajp, http)
+`, c.o.Timing, tight, Group, standby, c.VIP, runOn, command, ajp, http)
 	for i := range c.o.Groups {
 		text += fmt.Sprintf("\n[[group]]\nname = \"extra%d\"\n\n[[group.resource]]\nname = \"vip%d\"\ntype = \"address\"\naddress = %q\n", i+1, i+1, c.Lab.VIP(i+1))
 	}
